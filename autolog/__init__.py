@@ -1,0 +1,77 @@
+"""Logs machine-learning training by itself.
+
+One line, ``autolog.enable()``, and scikit-learn, Keras, PyTorch Lightning and plain PyTorch log
+``epoch_loss``, their other metrics and params to MLflow, through a journal on the local disk that
+costs microseconds, survives the process and reaches the server by itself.
+
+Importing this package loads neither mlflow nor a framework; its parts load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autolog.api import (
+        config,
+        disable,
+        enable,
+        end_run,
+        flush,
+        last_run,
+        log_artifact,
+        log_artifacts,
+        log_metric,
+        log_metrics,
+        log_params,
+        pause,
+        run,
+        set_tags,
+        shutdown,
+        status,
+    )
+    from autolog.handle import Point, RunHandle
+    from autolog.receipt import Receipt
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Point",
+    "Receipt",
+    "RunHandle",
+    "config",
+    "disable",
+    "enable",
+    "end_run",
+    "flush",
+    "last_run",
+    "log_artifact",
+    "log_artifacts",
+    "log_metric",
+    "log_metrics",
+    "log_params",
+    "pause",
+    "run",
+    "set_tags",
+    "shutdown",
+    "status",
+]
+
+_ELSEWHERE = {
+    "Point": "autolog.handle",
+    "RunHandle": "autolog.handle",
+    "Receipt": "autolog.receipt",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ELSEWHERE.get(name, "autolog.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

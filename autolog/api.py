@@ -1,0 +1,237 @@
+"""The public functions; ``import autolog`` offers them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from autolog import guard, session
+from autolog.handle import RunHandle
+from autolog.receipt import Receipt
+from autolog.records import Status
+from autolog.settings import Origin
+
+_STATUSES = (Status.FINISHED, Status.FAILED, Status.KILLED)
+
+
+def enable(
+    *,
+    tracking_uri: str | os.PathLike[str] | None = None,
+    experiment: str | None = None,
+    mode: str | None = None,
+    strict: bool | None = None,
+    silent: bool | None = None,
+    exclusive: bool | None = None,
+    extra_tags: Mapping[str, str] | None = None,
+    log_every_n_steps: int | None = None,
+    batch_seconds: float | None = None,
+    exit_timeout: float | None = None,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
+) -> None:
+    """Have every supported framework log its trainings from now on.
+
+    Works before and after the frameworks are imported; calling it again changes the options given.
+    No network call is made here, and nothing is imported that the program has not imported.
+    An option that is not given comes from its environment variable, ``AUTOLOG_`` and its name in
+    capitals, else from its default.
+
+    Args:
+        tracking_uri: MLflow tracking URI; also set for mlflow itself.
+            Default: what mlflow would use in this process.
+        experiment: Name of the experiment for new runs, made when absent; also set for mlflow.
+            Default: what mlflow would use.
+        mode: ``"process"`` (default) sends from a process of its own, ``"thread"`` from a daemon
+            thread, ``"offline"`` not at all: ``autolog sync`` does it later.
+        strict: Raise `ValueError` on values that cannot be logged, and `RuntimeError` from `flush`
+            and `run` on anything pending or refused; check here that the target answers.
+            Default False: such things are said once and counted.
+        silent: Print nothing. Default False.
+        exclusive: Leave runs that the user opened alone: a training inside one is not logged.
+            Default False: it is logged there.
+        extra_tags: Tags for every run that autolog opens. Default none.
+        log_every_n_steps: Also log ``batch_loss`` every n-th optimizer step. Default: never.
+        batch_seconds: Longest time a value waits before it is sent. Default 1 s.
+        exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
+        dir: Folder for the journals, on a local disk. Default: the user's state folder.
+
+    Raises:
+        SettingError: An option has a value that cannot be used.
+    """
+    current = session.get()
+    given = {
+        "mode": mode,
+        "strict": strict,
+        "silent": silent,
+        "exclusive": exclusive,
+        "extra_tags": extra_tags,
+        "log_every_n_steps": log_every_n_steps,
+        "batch_seconds": batch_seconds,
+        "exit_timeout": exit_timeout,
+        "dir": dir,
+    }
+    current.configure(given)
+    if tracking_uri is not None or experiment is not None:
+        uri = None if tracking_uri is None else os.fspath(tracking_uri)
+        current.aim(uri, experiment)
+    current.enable()
+
+
+def disable() -> None:
+    """Put back everything that `enable` replaced; runs that are open stay open.
+
+    The explicit forms and functions go on working.
+    """
+    session.get().disable()
+
+
+def pause() -> contextlib.AbstractContextManager[None]:
+    """Context manager: what trains inside is not logged; explicit calls are."""
+    return session.get().recorder.pause()
+
+
+def run(
+    name: str | None = None,
+    *,
+    experiment: str | None = None,
+    tags: Mapping[str, object] | None = None,
+) -> contextlib.AbstractContextManager[RunHandle]:
+    """Context manager: a run for everything logged inside; nested, a child run.
+
+    It ends FINISHED, FAILED when an exception leaves it, KILLED on Ctrl-C; the exception passes.
+
+    Args:
+        name: Run name. Default: ``MLFLOW_RUN_NAME``, else ``run-<short id>``.
+        experiment: Experiment for this run. Default: that of `enable`, or mlflow's.
+        tags: Tags of the run.
+
+    Raises:
+        RuntimeError: With ``strict``, at the end, when values are still unsent after 60 s or were
+            refused.
+    """
+    return session.get().run(name, experiment, tags)
+
+
+def end_run(status: str = Status.FINISHED) -> None:
+    """End the current run; does nothing when none is open.
+
+    Args:
+        status: ``"FINISHED"`` (default), ``"FAILED"`` or ``"KILLED"``.
+
+    Raises:
+        ValueError: The status is none of these.
+    """
+    if status not in _STATUSES:
+        raise ValueError(f"status={status!r}: use one of {', '.join(_STATUSES)}")
+    recorder = session.get().recorder
+    run = recorder.open_run()
+    if run is not None:
+        recorder.end_run(run, status)
+
+
+def last_run() -> RunHandle | None:
+    """A handle on the run that this process opened last; None before the first."""
+    return session.get().last_run()
+
+
+def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
+    """Log values of one step to the current run, in microseconds and without an I/O call.
+
+    What this returned from survives the process. The current run is the innermost of the context,
+    else the only open one, else a new one.
+
+    Args:
+        metrics: Metric names and numbers: anything with ``__float__``; NaN and infinities count.
+        step: A whole number of 64 bits. Default: the next integer of each name.
+
+    Raises:
+        ValueError: With ``strict``, a value cannot be logged. Without it the value is left out,
+            said once and counted; the others are logged.
+    """
+    try:
+        run = _recorder.context_run() or _recorder.current_run()
+        if run is not None:
+            run.log_metrics(metrics, step)
+    except Exception as error:  # a shield, without the cost of one on this path
+        if guard.strict:
+            raise
+        guard.report("log_metrics", error)
+
+
+def log_metric(key: str, value: Any, step: int | None = None) -> None:
+    """Log one value; as `log_metrics`."""
+    log_metrics({key: value}, step)
+
+
+def log_params(params: Mapping[str, object]) -> None:
+    """Log params of the current run, as ``str(value)``.
+
+    The first value of a param stands; a later one goes to ``params.json`` in the run.
+    A value longer than the server takes is shortened there and whole in ``params.json``.
+    """
+    run = _recorder.current_run()
+    if run is not None:
+        with guard.shield("log_params"):
+            run.log_params(params)
+
+
+def set_tags(tags: Mapping[str, object]) -> None:
+    """Set tags of the current run; the last value of a tag stands."""
+    run = _recorder.current_run()
+    if run is not None:
+        with guard.shield("set_tags"):
+            run.set_tags(tags)
+
+
+def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    """Log a file, or a folder with what it holds, as it is at this moment.
+
+    The copy is made here, the upload happens in the background, behind the metrics.
+
+    Args:
+        local_path: The file or folder.
+        artifact_path: Folder in the run's artifacts. Default: their root.
+    """
+    run = _recorder.current_run()
+    if run is not None:
+        with guard.shield("log_artifact"):
+            run.log_artifact(local_path, artifact_path)
+
+
+def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    """Log what a folder holds; as `log_artifact`."""
+    log_artifact(local_dir, artifact_path)
+
+
+def flush(timeout: float = 60.0) -> Receipt:
+    """Send everything logged so far, files included, and wait for it.
+
+    Args:
+        timeout: Longest wait in seconds.
+
+    Returns:
+        The account of this process; ``receipt.complete`` says whether the server has everything.
+
+    Raises:
+        RuntimeError: With ``strict``, when something is pending, refused or dropped.
+    """
+    return session.get().flush(timeout)
+
+
+def shutdown(timeout: float = 60.0) -> Receipt:
+    """End the open runs, `disable`, and `flush`; returns and raises as `flush`."""
+    return session.get().shutdown(timeout)
+
+
+def status() -> dict[str, Any]:
+    """What is on, what is open, the receipt so far, errors of ours, and where the journals are."""
+    return session.get().status()
+
+
+def config() -> dict[str, Origin]:
+    """Each setting with its value and where that came from."""
+    return session.get().config()
+
+
+_recorder = session.get().recorder

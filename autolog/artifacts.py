@@ -1,0 +1,127 @@
+"""The slow lane: files go to the run by MLflow's own upload, in a process of their own.
+
+`Lane` is the shipper's end; `main` runs in the process, the only part of the shipping half that
+imports mlflow for a server reached over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_CODE = (
+    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
+    "from autolog.artifacts import main; main()"
+)
+
+
+class Upload(NamedTuple):
+    """One file on its way."""
+
+    run_id: str
+    file: str
+    """Absolute path of the spooled copy; its name is the artifact's name."""
+    folder: str
+    """The artifact's folder in the run; empty for none."""
+
+
+class Outcome(NamedTuple):
+    """What became of an upload; `problem` is empty when the server has it."""
+
+    upload: Upload
+    problem: str
+    is_final: bool
+
+
+class Lane:
+    """Uploads one file at a time in a process that starts with the first one."""
+
+    def __init__(self, environ: Mapping[str, str], log: Path) -> None:
+        self._environ, self._log = environ, log
+        self._process: subprocess.Popen[str] | None = None
+        self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._current: Upload | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is on its way."""
+        return self._current is not None
+
+    def submit(self, upload: Upload) -> None:
+        """Start the upload of a file; only when not `busy`."""
+        process = self._running_process()
+        assert process.stdin is not None
+        self._current = upload
+        try:
+            process.stdin.write(json.dumps(upload) + "\n")
+            process.stdin.flush()
+        except OSError as error:
+            self._replies.put(json.dumps([f"upload process: {error}", False]))
+
+    def outcome(self) -> Outcome | None:
+        """What became of the current upload, once that is known; never waits."""
+        upload = self._current
+        if upload is None:
+            return None
+        try:
+            problem, is_final = json.loads(self._replies.get_nowait())
+        except queue.Empty:
+            return None
+        self._current = None
+        return Outcome(upload, problem, is_final)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _running_process(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        with open(self._log, "a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, str(Path(__file__).parent.parent)],
+                env=dict(self._environ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._process = process
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        return process
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._replies.put(line)
+        self._replies.put(json.dumps(["the upload process ended", False]))
+
+
+def main() -> None:
+    """Upload what standard input asks for, a JSON line each, and answer each with a line."""
+    replies = sys.stdout
+    sys.stdout = sys.stderr
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    for line in sys.stdin:
+        upload = Upload(*json.loads(line))
+        problem, is_final = "", False
+        try:
+            client.log_artifact(upload.run_id, upload.file, upload.folder or None)
+        except MlflowException as error:
+            problem = str(error)
+            is_final = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+        except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
+            problem = f"{type(error).__name__}: {error}"
+        replies.write(json.dumps([problem, is_final]) + "\n")
+        replies.flush()

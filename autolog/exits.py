@@ -1,0 +1,91 @@
+"""How this process, or this notebook cell, comes to its end, without a signal handler of ours."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from autolog import hooks
+from autolog.journal.layout import KILLED_MARKER
+from autolog.records import Status
+from autolog.recorder.training import status_of
+
+
+class ExitWatch:
+    """Notes an exception or an exit code that ends the program."""
+
+    def __init__(self, cell_failed: Callable[[str], None]) -> None:
+        """`cell_failed` is called with a status when a notebook cell raises."""
+        self.status = Status.FINISHED
+        self._cell_failed = cell_failed
+        self._marker: TextIO | None = None
+        self._shell: Any = None
+
+    def start(self) -> None:
+        """Watch ``sys.excepthook``, ``sys.exit`` and, in a notebook, the cells."""
+        hooks.wrap(sys, "excepthook", self._noting_exception)
+        hooks.wrap(sys, "exit", self._noting_code)
+        ipython = sys.modules.get("IPython")
+        self._shell = ipython.get_ipython() if ipython is not None else None
+        if self._shell is not None:
+            self._shell.events.register("post_run_cell", self._after_cell)
+
+    def stop(self) -> None:
+        """Put back what `start` replaced."""
+        hooks.unwrap(sys, "excepthook")
+        hooks.unwrap(sys, "exit")
+        if self._shell is not None:
+            self._shell.events.unregister("post_run_cell", self._after_cell)
+            self._shell = None
+
+    def mark_sigterm(self, journal: Path) -> None:
+        """Have the C runtime leave a mark in the journal when SIGTERM ends the process.
+
+        Works inside a long C call, where no Python handler would run.
+        A handler of the user's is left alone.
+        """
+        if os.name != "posix" or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return
+        path = journal / KILLED_MARKER
+        if self._marker is not None:
+            os.link(self._marker.name, path)
+            return
+        self._marker = open(path, "x", encoding="ascii", opener=_private)  # noqa: SIM115
+        faulthandler.register(signal.SIGTERM, file=self._marker, all_threads=False, chain=True)
+
+    def after_fork(self) -> None:
+        """In a child: its SIGTERM says nothing of the parent."""
+        if self._marker is not None:
+            faulthandler.unregister(signal.SIGTERM)
+            self._marker = None
+
+    def _noting_exception(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def excepthook(
+            kind: type[BaseException], error: BaseException, trace: TracebackType | None
+        ) -> Any:
+            self.status = status_of(error)
+            return original(kind, error, trace)
+
+        return excepthook
+
+    def _noting_code(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def exit(code: object = None, /) -> Any:  # noqa: A001 - stands for sys.exit
+            self.status = status_of(SystemExit(code))
+            return original(code)
+
+        return exit
+
+    def _after_cell(self, result: Any) -> None:
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None:
+            self._cell_failed(status_of(error))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

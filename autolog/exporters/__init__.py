@@ -1,0 +1,112 @@
+"""Where batches go: the exporters, and the three ways a server says no."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from autolog.batching import Batch, Limits
+    from autolog.records import RunStart
+
+
+class Retryable(Exception):
+    """Not stored now, perhaps later: unreachable, busy, not authorised, or no MLflow at all.
+
+    `after` is the wait in seconds the server asked for. `suspect` is True when what was sent may be
+    the cause (a 500): MLflow answers that for passing trouble and for some content it chokes on,
+    and only who sees other requests succeed can tell the two apart.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, *, suspect: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+        self.suspect = suspect
+
+
+class Rejected(Exception):
+    """This batch can never be stored as it is; some part of it may be.
+
+    `limit` is the largest number of items the server said it takes; `code` is MLflow's error code.
+    """
+
+    def __init__(self, reason: str, limit: int | None = None, *, code: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.limit = limit
+        self.code = code
+
+
+class RunRefused(Exception):
+    """The run itself is refused: unknown, deleted, or its experiment is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Exporter(Protocol):
+    """One tracking server. Every call may block, and raise `Retryable` or `RunRefused`."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one batch may hold."""
+
+    def open_run(self, start: RunStart, parent_id: str | None) -> str:
+        """The server's id of a run, which is created unless it is there; safe to call again.
+
+        An adopted run is used as it is. Otherwise the run is the one whose tag `autolog.run_key` is
+        the key, else a new one; an experiment that is absent is created.
+        """
+
+    def export(self, batch: Batch) -> None:
+        """Store a batch; on return it is stored. Raises `Rejected` too."""
+
+    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
+        """Set a run's status and end time, in ms since the epoch; safe to call again."""
+
+    def close(self) -> None:
+        """Give back connections."""
+
+
+def exporter_for(target: str, environ: Mapping[str, str]) -> Exporter:
+    """The exporter for an MLflow tracking URI; connects to nothing yet.
+
+    HTTP(S) goes without mlflow, unless the environment asks for one of its authentication plugins;
+    every other URI goes through the store that mlflow resolves it to.
+    """
+    if target.lower().startswith(("http://", "https://")) and not _needs_plugin(environ):
+        from autolog.exporters.rest import RestExporter, credentials
+
+        return RestExporter(target, partial(credentials, environ, Path.home()))
+    from autolog.exporters.store import StoreExporter
+
+    return StoreExporter(target)
+
+
+def _needs_plugin(environ: Mapping[str, str]) -> bool:
+    signs = environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in ("true", "1")
+    return signs or bool(environ.get("MLFLOW_TRACKING_AUTH"))
+
+
+_BUSY = frozenset({401, 403, 408, 429, 502, 503, 504})
+
+
+def refusal(
+    status: int, code: str | None, reason: str, after: float | None = None
+) -> Retryable | Rejected:
+    """The exception for an HTTP status and MLflow's error code; None: the words are not MLflow's.
+
+    A 400 or 404 without an error code is from a proxy or from something else at that address: the
+    data are kept. 413 is final from anyone.
+    """
+    from_mlflow = code is not None and code != "ENDPOINT_NOT_FOUND"
+    if status == 413 or (status in (400, 404) and from_mlflow):
+        limit = re.search(r"\bLimit=(\d{1,9})\b", reason)
+        return Rejected(reason, int(limit[1]) if limit else None, code=code)
+    suspect = status == 500 or (from_mlflow and status not in _BUSY)
+    return Retryable(reason, after, suspect=suspect)

@@ -1,0 +1,137 @@
+"""Every MLflow target but plain HTTP, through the store that mlflow itself resolves it to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolog.exporters import Rejected, Retryable, refusal
+from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
+
+if TYPE_CHECKING:
+    from autolog.batching import Batch
+    from autolog.records import RunStart
+
+
+class StoreExporter(TrackingExporter):
+    """The exporter for sqlite and other databases, folders, Databricks and MLflow's plugins.
+
+    mlflow is imported at the first call: 3 s and 225 MB with a new sqlite file. Databases drop a
+    point they already have. A folder keeps it twice; since no network can lose a reply here, that
+    takes a process killed between the write and the note of it.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    @cached_property
+    def _store(self) -> Any:
+        try:
+            from mlflow.tracking._tracking_service.utils import _get_store
+
+            resolve: Callable[..., Any] = _get_store
+            return resolve(self._target, _artifact_root(self._target))
+        except Exception as error:
+            # A missing driver, a refused folder, a locked file: mended without touching the data.
+            raise Retryable(f"{type(error).__name__}: {error}") from error
+
+    def get_run(self, run_id: str) -> Found | None:
+        """See `TrackingExporter`."""
+        try:
+            return _found(self._call("get_run", run_id))
+        except Rejected as error:
+            if error.code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def search_run(self, experiment_id: str, key: str) -> Found | None:
+        """See `TrackingExporter`."""
+        from mlflow.entities import ViewType
+
+        query = f"tags.`{RUN_KEY}` = '{key}'"
+        runs = self._call("search_runs", [experiment_id], query, ViewType.ALL, 1)
+        return _found(runs[0]) if runs else None
+
+    def create_run(self, experiment_id: str, start: RunStart, tags: Mapping[str, str]) -> str:
+        """See `TrackingExporter`."""
+        from mlflow.entities import RunTag
+
+        _check_text(start.name, *chain.from_iterable(tags.items()))
+        user = start.tags.get("mlflow.user", "unknown")
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        run = self._call("create_run", experiment_id, user, start.timestamp, entities, start.name)
+        return _found(run).id
+
+    def update_run(self, run_id: str, status: str, end_time: int) -> None:
+        """See `TrackingExporter`."""
+        from mlflow.entities import RunStatus
+
+        number = RunStatus.from_string(status)
+        self._call("update_run_info", run_id, number, end_time, None)
+
+    def get_experiment(self, name: str) -> Found | None:
+        """See `TrackingExporter`."""
+        experiment = self._call("get_experiment_by_name", name)
+        if experiment is None:
+            return None
+        return Found(experiment.experiment_id, experiment.lifecycle_stage == "deleted")
+
+    def create_experiment(self, name: str) -> str:
+        """See `TrackingExporter`."""
+        return str(self._call("create_experiment", name, None, None))
+
+    def log_batch(self, batch: Batch) -> None:
+        """See `TrackingExporter`."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        pairs = batch.params + batch.tags
+        _check_text(*(m.key for m in batch.metrics), *chain.from_iterable(pairs))
+        metrics = [Metric(m.key, m.value, m.timestamp, m.step) for m in batch.metrics]
+        params = [Param(*pair) for pair in batch.params]
+        tags = [RunTag(*pair) for pair in batch.tags]
+        self._call("log_batch", batch.run_id, metrics, params, tags)
+
+    def close(self) -> None:
+        """Does nothing: mlflow shares a store's connections with the whole process."""
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        """Call the store, which raises whatever its database, files or plugin raise."""
+        from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
+
+        method = getattr(self._store, name)
+        try:
+            return method(*arguments)
+        except MlflowException as error:
+            if isinstance(error.__context__, OSError):
+                # No reply, or a full disk: mlflow reports both as if a server had failed.
+                raise Retryable(error.message) from error
+            status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
+            raise refusal(status, error.error_code, error.message) from error
+        except Exception as error:
+            raise Retryable(f"{type(error).__name__}: {error}", suspect=True) from error
+
+
+def _check_text(*texts: str) -> None:
+    # Stores find out in the middle of a call, and each in its own way.
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise Rejected(f"no Unicode text: {error}") from error
+
+
+def _found(run: Any) -> Found:
+    return Found(run.info.run_id, run.info.lifecycle_stage == "deleted")
+
+
+def _artifact_root(target: str) -> str | None:
+    """Where the artifacts of a new sqlite store go: beside the file.
+
+    MLflow's default, ``./mlruns``, is the same folder for its default target, but would follow the
+    working directory of whichever process comes first.
+    """
+    path = re.match(r"sqlite:///([^?]+)", target)
+    return str(Path(path[1]).parent / "mlruns") if path else None

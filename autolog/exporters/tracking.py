@@ -1,0 +1,137 @@
+"""What every exporter does alike: find or create runs and experiments, tell runs from batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from autolog import guard
+from autolog.batching import MLFLOW, Batch
+from autolog.exporters import Rejected, RunRefused
+
+if TYPE_CHECKING:
+    from autolog.records import RunStart
+
+RUN_KEY = "autolog.run_key"
+_PARENT = "mlflow.parentRunId"
+_DEFAULT_EXPERIMENT = "0"
+
+
+class Found(NamedTuple):
+    """A run or an experiment that the server has."""
+
+    id: str
+    deleted: bool
+
+
+class TrackingExporter(ABC):
+    """An `Exporter` on top of MLflow's tracking calls, which a subclass makes.
+
+    Each of those calls raises `Retryable` or `Rejected`.
+    """
+
+    limits = MLFLOW
+
+    @abstractmethod
+    def get_run(self, run_id: str) -> Found | None:
+        """The run with that id."""
+
+    @abstractmethod
+    def search_run(self, experiment_id: str, key: str) -> Found | None:
+        """The run with that value of the tag `RUN_KEY`, deleted ones included."""
+
+    @abstractmethod
+    def create_run(self, experiment_id: str, start: RunStart, tags: Mapping[str, str]) -> str:
+        """Create a run; its id."""
+
+    @abstractmethod
+    def update_run(self, run_id: str, status: str, end_time: int) -> None:
+        """Set a run's status and end time."""
+
+    @abstractmethod
+    def get_experiment(self, name: str) -> Found | None:
+        """The experiment with that name, a deleted one included."""
+
+    @abstractmethod
+    def create_experiment(self, name: str) -> str:
+        """Create an experiment; its id."""
+
+    @abstractmethod
+    def log_batch(self, batch: Batch) -> None:
+        """Store a batch."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `Exporter.close`."""
+
+    def open_run(self, start: RunStart, parent_id: str | None) -> str:
+        """See `Exporter.open_run`."""
+        try:
+            if start.run_id:
+                return self._usable_run(start.run_id)
+            experiment_id = self._experiment_id(start)
+            run = self.search_run(experiment_id, start.key)
+            if run is None:
+                return self._create_run(experiment_id, start, parent_id)
+        except Rejected as error:
+            raise RunRefused(error.reason) from error
+        return _usable(run, f"run {run.id}")
+
+    def export(self, batch: Batch) -> None:
+        """See `Exporter.export`."""
+        try:
+            self.log_batch(batch)
+        except Rejected:
+            self._usable_run(batch.run_id)
+            raise
+
+    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
+        """See `Exporter.end_run`."""
+        try:
+            self.update_run(run_id, status, timestamp)
+        except Rejected as error:
+            raise RunRefused(error.reason) from error
+
+    def _usable_run(self, run_id: str) -> str:
+        try:
+            run = self.get_run(run_id)
+        except Rejected as error:
+            raise RunRefused(error.reason) from error
+        return _usable(run, f"run {run_id}")
+
+    def _experiment_id(self, start: RunStart) -> str:
+        if start.experiment is None:
+            return start.experiment_id or _DEFAULT_EXPERIMENT
+        experiment = self.get_experiment(start.experiment)
+        if experiment is None:
+            try:
+                return self.create_experiment(start.experiment)
+            except Rejected as error:
+                if error.code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Another process was faster, so now it is there.
+            experiment = self.get_experiment(start.experiment)
+        return _usable(experiment, f"experiment {start.experiment!r}")
+
+    def _create_run(self, experiment_id: str, start: RunStart, parent_id: str | None) -> str:
+        identity = {RUN_KEY: start.key} | ({_PARENT: parent_id} if parent_id else {})
+        try:
+            return self.create_run(experiment_id, start, start.tags | identity)
+        except Rejected:
+            # One tag that the server does not take must not cost the run.
+            run_id = self.create_run(experiment_id, start, identity)
+        for tag in start.tags.items():
+            try:
+                self.log_batch(Batch(run_id, tags=(tag,)))
+            except Rejected as error:
+                guard.say(f"run {run_id} is without its tag {tag[0]!r}: {error.reason}")
+        return run_id
+
+
+def _usable(found: Found | None, what: str) -> str:
+    if found is None:
+        raise RunRefused(f"{what} is not on the server")
+    if found.deleted:
+        raise RunRefused(f"{what} was deleted on the server")
+    return found.id

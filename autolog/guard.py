@@ -1,0 +1,87 @@
+"""The shield round our own lines, and the few words we say to the user.
+
+Only autolog's lines stand inside a shield; the user's own call stands outside, so its exceptions
+pass untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter, deque
+from types import TracebackType
+from typing import Literal
+
+strict = False
+"""True re-raises what a shield would swallow (setting ``strict``)."""
+
+silent = False
+"""True keeps every line of ours off the terminal (setting ``silent``)."""
+
+swallowed: deque[tuple[str, Exception]] = deque(maxlen=100)
+"""The newest exceptions that shields swallowed, with the place each happened at."""
+
+failures: Counter[str] = Counter()
+"""Swallowed exceptions by place, since the process started."""
+
+_said: set[str] = set()
+_lock = threading.RLock()
+
+
+class shield:  # noqa: N801 - reads as a statement: with shield("place")
+    """Swallow an ``Exception`` of our own lines: count it, say it once a place.
+
+    ``BaseException`` (Ctrl-C, ``SystemExit``) passes. With `strict`, everything passes.
+    """
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        report(self.place, error)
+        return not strict
+
+
+def report(place: str, error: Exception) -> None:
+    """Count an exception of ours that must not reach the user, and say it once a place."""
+    with _lock:
+        swallowed.append((place, error))
+        failures[place] += 1
+    say_once(
+        f"swallowed:{place}",
+        f"an internal error at {place} was kept from your program: "
+        f"{type(error).__name__}: {error}. Training goes on; some of its log may be missing.",
+    )
+
+
+def say(text: str) -> None:
+    """Write one line to standard error, unless `silent`; a closed terminal is no error."""
+    if silent or sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(f"autolog: {text}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+def say_once(key: str, text: str) -> Literal[True] | None:
+    """`say` a line, once a process for each key; True when this call said it."""
+    with _lock:
+        if key in _said:
+            return None
+        _said.add(key)
+    say(text)
+    return True

@@ -1,0 +1,14 @@
+"""The journal: an append-only log of frames in memory-mapped files, one folder a process.
+
+Bytes only: what a frame means is `autolog.records`' business.
+``docs/journal-format.md`` specifies the files.
+
+================  ==========================================================
+`layout`          names, positions, frames
+`writer`          `Journal`: append without I/O calls, segments, limits
+`reader`          `Reader`: frames up to the tail, damage
+`progress`        `Progress`: the cursor and the account that the shipper keeps
+`owner`           who writes a journal, and whether that process is alive
+`root`            where journals live, groups, the locks that guard them
+================  ==========================================================
+"""

@@ -1,0 +1,153 @@
+"""The keeper: one daemon thread that does, once a second, what the hot path must not do.
+
+It prepares journal segments, and starts the shipper of each group and starts it again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from autolog import guard, settings
+from autolog.journal import progress
+from autolog.journal.owner import is_locked
+from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
+from autolog.journal.writer import Journal
+
+_TICK = 1.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_SHIPPER = "autolog.shipper"
+_CODE = (
+    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
+    f"from {_SHIPPER} import main; main()"
+)
+
+
+class Sender:
+    """The shipper of one group, as seen from a process that logs there."""
+
+    def __init__(self, group: Path, uri: str, mode: str) -> None:
+        self.group, self._uri, self.mode = group, uri, mode
+        self.journals: list[Journal] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._pause = _SHORTEST_PAUSE
+        self._not_before = 0.0
+        self._was_started = False
+
+    def ensure(self, now: float) -> None:
+        """Start a shipper where none works on the group and there is something to send."""
+        if self.mode == "offline" or self._is_running() or now < self._not_before:
+            return
+        if self._was_started and not self._has_unsent():
+            return
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if self._was_started else self._pause
+        self._not_before, self._was_started = now + self._pause, True
+        self._start()
+
+    def release(self) -> None:
+        """Leave the shipper to itself: it outlives this process, so Popen must not complain."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0
+
+    def _is_running(self) -> bool:
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        if self._process is not None and self._process.poll() is None:
+            return True
+        return is_locked(self.group / SHIPPER_LOCK)
+
+    def _has_unsent(self) -> bool:
+        for journal in self.journals:
+            state = progress.load(journal.folder)
+            if state.cursor < journal.tail or state.uploads:
+                return True
+        return False
+
+    def _start(self) -> None:
+        if self.mode == "process" and sys.executable:
+            try:
+                self._process = self._spawn()
+            except OSError as error:
+                guard.say_once("no process", f"no process can be started, a thread sends ({error})")
+            else:
+                return
+        module = importlib.import_module(_SHIPPER)
+        self._thread = threading.Thread(
+            target=module.ship, args=(self.group, self._uri), name="autolog-shipper", daemon=True
+        )
+        self._thread.start()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        log = os.open(self.group / SHIPPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-c", _CODE, str(Path(__file__).parent.parent), str(self.group)],
+                cwd=self.group,
+                env=settings.shipper_environment(self._uri),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+
+class Keeper:
+    """The thread itself; `watch` starts it."""
+
+    def __init__(self, mode: str) -> None:
+        self.senders: dict[Path, Sender] = {}
+        self.mode = mode
+        self._is_stopped = False
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Have the next round at once; safe in finalizers and signal handlers."""
+        self._wakes.put(True)
+
+    def watch(self, group: Path, uri: str, journal: Journal | None = None) -> None:
+        """Look after a group, and after a journal of this process in it."""
+        sender = self.senders.get(group)
+        if sender is None:
+            sender = Sender(group, uri, self.mode)
+            self.senders = {**self.senders, group: sender}
+        if journal is not None:
+            sender.journals.append(journal)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="autolog-keeper", daemon=True)
+            self._thread.start()
+        self.wake()
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            with guard.shield("keeper"):
+                self.round(time.monotonic())
+            try:
+                self._wakes.get(timeout=_TICK)
+            except queue.Empty:
+                continue
+
+    def round(self, now: float) -> None:
+        """One round over all groups and journals."""
+        for sender in self.senders.values():
+            for journal in sender.journals:
+                journal.prepare()
+                if self.mode == "offline":
+                    journal.sync()
+            sender.ensure(now)
+
+    def stop(self) -> None:
+        """Stop the thread, leave the shippers running."""
+        self._is_stopped = True
+        self.wake()
+        for sender in self.senders.values():
+            sender.release()

@@ -1,0 +1,58 @@
+"""``params.json``: whole values of params that a store would cut or that changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from autolog.batching import Limits
+from autolog.records import Params, Tags
+
+NAME = "params.json"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text cut to `length` characters, its end a hash of the whole."""
+    if len(text) <= length:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{text[: length - 16]}...#{digest}"
+
+
+def fit_params(record: Params, limits: Limits) -> tuple[Params, dict[str, Any]]:
+    """The record with values the store takes, and what ``params.json`` must say beside it."""
+    short = {key: shortened(text, limits.param_length) for key, text in record.params.items()}
+    whole: dict[str, Any] = {key: text for key, text in record.params.items() if short[key] != text}
+    whole.update({key: {"changed to": text} for key, text in record.changed.items()})
+    return Params(record.run, short), whole
+
+
+def fit_tags(record: Tags, limits: Limits) -> Tags:
+    """The record with values the store takes."""
+    return Tags(record.run, {k: shortened(v, limits.tag_length) for k, v in record.tags.items()})
+
+
+def add(folder: Path, run_key: str, entries: dict[str, Any]) -> str:
+    """Add entries to a run's ``params.json`` in the journal's files; returns the file's name."""
+    place = folder / run_key
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = place / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    for key, entry in entries.items():
+        if isinstance(entry, dict):
+            changes = content.setdefault("changes", {}).setdefault(key, [])
+            if entry["changed to"] not in changes:
+                changes.append(entry["changed to"])
+        else:
+            content.setdefault("whole", {})[key] = entry
+    partial = path.with_suffix(".partial")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+    os.replace(partial, path)
+    return f"{run_key}/{NAME}"

@@ -1,0 +1,74 @@
+"""`Receipt`: the account of what became of the values that were logged."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autolog.journal import progress
+from autolog.journal.root import SHIPPER_STATE
+from autolog.journal.writer import Journal
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of every value; a value is one metric point, param, tag or file."""
+
+    logged: int = 0
+    acknowledged: int = 0
+    """Stored by the server."""
+    pending: int = 0
+    """Safe in the journal, not sent yet."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Refused by the server, by its reason."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Never stored, by reason: bad values, no room on the disk."""
+
+    @property
+    def complete(self) -> bool:
+        """True when the server has everything that was logged."""
+        return not (self.pending or self.rejected or self.dropped)
+
+    def __str__(self) -> str:
+        parts = [f"{self.logged} logged", f"{self.acknowledged} stored"]
+        parts += [f"{self.pending} pending"] if self.pending else []
+        parts += [f"{n} refused ({why})" for why, n in self.rejected.items()]
+        parts += [f"{n} dropped ({why})" for why, n in self.dropped.items()]
+        return ", ".join(parts)
+
+
+def account(journals: Iterable[Journal]) -> Receipt:
+    """The receipt of this process's journals, as far as their shipper has come."""
+    logged = acknowledged = 0
+    rejected: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for journal in journals:
+        state = progress.load(journal.folder)
+        logged += journal.logged
+        acknowledged += state.acknowledged
+        rejected.update(state.rejected)
+        dropped.update(journal.dropped)
+    pending = max(0, logged - acknowledged - sum(rejected.values()) - sum(dropped.values()))
+    return Receipt(logged, acknowledged, pending, dict(rejected), dict(dropped))
+
+
+@dataclass(frozen=True, slots=True)
+class ShipperState:
+    """What the shipper of a group last said of itself."""
+
+    pid: int = 0
+    down: bool = False
+    """True while the server does not answer as it should."""
+    problem: str = ""
+
+
+def shipper_state(group: Path) -> ShipperState:
+    """The state of a group's shipper; an empty one where none has worked yet."""
+    try:
+        content = json.loads((group / SHIPPER_STATE).read_text(encoding="utf-8"))
+        return ShipperState(int(content["pid"]), bool(content["down"]), str(content["problem"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ShipperState()

@@ -1,0 +1,26 @@
+"""The verbs of logging: what hooks and the public API call, turned into records of a journal.
+
+===========  ===============================================================
+`run`        `Run`: metrics, params, tags, artifacts, end
+`training`   `Training`: a training as a hook sees it, and whose run it uses
+`recorder`   `Recorder`: the open runs, which is the current one, fork
+===========  ===============================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from autolog.recorder.recorder import Recorder
+from autolog.recorder.run import Run
+from autolog.recorder.training import Training
+
+__all__ = ["Recorder", "Run", "Training", "get"]
+
+
+def get() -> Recorder:
+    """The recorder of this process; works with or without ``autolog.enable()``."""
+    # By name: the session puts this process together, and so stands above its parts.
+    session = importlib.import_module("autolog.session")
+    return cast("Recorder", session.get().recorder)

@@ -1,0 +1,100 @@
+"""`Training`: one training as a hook sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from autolog import guard
+from autolog.records import Status
+
+if TYPE_CHECKING:
+    from autolog.recorder.run import Run
+
+EPOCH_LOSS = "epoch_loss"
+
+
+class Training:
+    """The verbs of one training.
+
+    Silent where this training is not to be logged: every verb then does nothing.
+    No verb raises an ``Exception``, and none makes an I/O call.
+    """
+
+    def __init__(
+        self, run: Run | None, *, first_epoch: int = 0, on_end: Callable[[str], None]
+    ) -> None:
+        self.run = run
+        self.first_epoch = first_epoch
+        """Where the epoch axis starts: 0, or behind an earlier fit of the same object."""
+        self._on_end: Callable[[str], None] | None = on_end
+
+    @property
+    def silent(self) -> bool:
+        """True when nothing of this training is logged."""
+        return self.run is None
+
+    def log_metrics(self, metrics: Mapping[str, object], step: int) -> None:
+        """Log values of one step, except for names that the user's own code logs in this run."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_metrics"):
+            if EPOCH_LOSS in metrics:
+                self.run.next_epoch = max(self.run.next_epoch, step + 1)
+            self.run.log_hook_metrics(metrics, step)
+
+    def log_batch_metrics(self, metrics: Mapping[str, object], step: int) -> None:
+        """Log values of one optimizer step: the first to go when the disk is short."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_batch_metrics"):
+            self.run.log_hook_metrics(metrics, step, essential=False)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log params: any objects, made stable text; secrets are masked."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_params"):
+            self.run.log_hook_params(params)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags of the run."""
+        if self.run is None:
+            return
+        with guard.shield("training.set_tags"):
+            self.run.set_tags(tags)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Log a small text as an artifact."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_text"):
+            self.run.log_text(text, path)
+
+    def end(self, status: str = Status.FINISHED) -> None:
+        """End the training, once, and its run if the training opened it."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            with guard.shield("training.end"):
+                on_end(status)
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(status_of(error))
+
+
+def status_of(error: BaseException | None) -> str:
+    """How a run ends that an exception leaves, or nothing does."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (0, None)):
+        return Status.FINISHED
+    if isinstance(error, KeyboardInterrupt):
+        return Status.KILLED
+    return Status.FAILED

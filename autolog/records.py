@@ -1,0 +1,180 @@
+"""What a journal holds: the record types, and how each is written as the body of a frame.
+
+``docs/journal-format.md`` describes the same bytes for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+RUN, KEYS, METRICS, PARAMS, TAGS, ARTIFACT, END = range(1, 8)
+
+_HEAD = struct.Struct("<BIIqq")  # kind, run, keys, timestamp, step; then one float64 a key
+
+
+class Status:
+    """How a run ended, in MLflow's words."""
+
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """A run begins, or one that exists is adopted."""
+
+    run: int
+    """Number of the run inside its journal."""
+    key: str
+    """32 hex digits, unique in the world; the tag ``autolog.run_key`` on the server."""
+    name: str
+    experiment: str | None
+    experiment_id: str | None
+    """Neither a name nor an id means MLflow's default experiment, ``"0"``."""
+    tags: dict[str, str]
+    parent_key: str | None
+    """Run key of the parent, a run of the same group."""
+    run_id: str | None
+    """The server's id of an adopted run; None: the shipper creates the run."""
+    owned: bool
+    """False: the run belongs to the user or the platform and is never ended by us."""
+    timestamp: int
+    """Milliseconds since the epoch, as in every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Values of one step."""
+
+    run: int
+    keys: tuple[str, ...]
+    values: tuple[float, ...]
+    step: int
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Parameters of a run, as whole text; the shipper shortens what a server would refuse."""
+
+    run: int
+    params: dict[str, str]
+    changed: dict[str, str] = field(default_factory=dict)
+    """Later values of params whose first value stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Tags of a run; the last one of a key stands."""
+
+    run: int
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of the journal's ``files`` folder, to be stored under ``path`` in the run."""
+
+    run: int
+    file: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """A run ended."""
+
+    run: int
+    status: str
+    timestamp: int
+
+
+Record = RunStart | Metrics | Params | Tags | Artifact | RunEnd
+
+_JSON: dict[int, type] = {
+    RUN: RunStart,
+    PARAMS: Params,
+    TAGS: Tags,
+    ARTIFACT: Artifact,
+    END: RunEnd,
+}
+_KIND = {cls: kind for kind, cls in _JSON.items()}
+
+
+class Malformed(ValueError):
+    """A frame's checksum is right, yet its body is no record of this format."""
+
+
+def encode(record: Record) -> bytes:
+    """The body of a record other than `Metrics`: a kind byte and UTF-8 JSON."""
+    text = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
+    return bytes([_KIND[type(record)]]) + text.encode("utf-8", "surrogatepass")
+
+
+def encode_keys(number: int, keys: tuple[str, ...]) -> bytes:
+    """The body that gives a tuple of metric names its number in this segment."""
+    text = json.dumps([number, keys], ensure_ascii=False, separators=(",", ":"))
+    return bytes([KEYS]) + text.encode("utf-8", "surrogatepass")
+
+
+def metrics_packer(size: int) -> Callable[..., bytes]:
+    """A function that packs (METRICS, run, keys, timestamp, step, *values) for `size` keys."""
+    return struct.Struct(f"<BIIqq{size}d").pack
+
+
+class Decoder:
+    """Turns the bodies of one segment, in their order, back into records."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, tuple[str, ...]] = {}
+
+    def decode(self, body: bytes) -> Record | None:
+        """The record of a body; None for one that only declares metric names.
+
+        Raises `Malformed`, whatever the bytes are; nothing is ever unpickled or evaluated.
+        """
+        try:
+            if body[0] == METRICS:
+                return self._metrics(body)
+            content = json.loads(body[1:].decode("utf-8", "surrogatepass"))
+            if body[0] == KEYS:
+                number, keys = content
+                self._keys[int(number)] = tuple(map(_text, keys))
+                return None
+            return _checked(_JSON[body[0]](**content))
+        except (IndexError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
+            raise Malformed(f"{type(error).__name__}: {error}") from None
+
+    def _metrics(self, body: bytes) -> Metrics:
+        _, run, number, timestamp, step = _HEAD.unpack_from(body)
+        keys = self._keys[number]
+        values = struct.unpack_from(f"<{len(keys)}d", body, _HEAD.size)
+        if len(body) != _HEAD.size + 8 * len(keys):
+            raise ValueError("length and names disagree")
+        return Metrics(run, keys, values, step, timestamp)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text belongs")
+    return value
+
+
+def _checked(record: Record) -> Record:
+    """Compare a record built from JSON with the types it declares."""
+    for name, declared in type(record).__annotations__.items():
+        value = getattr(record, name)
+        allowed = declared.split(" | ")
+        if isinstance(value, dict):
+            for key, text in value.items():
+                _text(key), _text(text)
+            kind = "dict[str, str]"
+        else:
+            kind = "None" if value is None else type(value).__name__
+        if kind not in allowed:
+            raise TypeError(f"{name} is {kind}, not {declared}")
+    return record

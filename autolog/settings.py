@@ -1,0 +1,307 @@
+"""Every setting: its environment variable, default, check and origin.
+
+This is the only file that reads ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+MODES = ("process", "thread", "offline")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+class SettingError(ValueError):
+    """A setting has a value that cannot be used; the message names it and the remedy."""
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise ValueError("use 1 or 0")
+
+
+def _mode(value: object) -> str:
+    if value not in MODES:
+        raise ValueError(f"use one of {', '.join(MODES)}")
+    return str(value)
+
+
+def _seconds(value: object) -> float:
+    seconds = float(cast("float", value))
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("use a number of seconds, 0 or more")
+    return seconds
+
+
+def _at_least(minimum: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        number = int(cast("int", value))
+        if number != float(cast("float", value)) or number < minimum:
+            raise ValueError(f"use a whole number, {minimum} or more")
+        return number
+
+    return check
+
+
+def _folder(value: object) -> Path:
+    return Path(os.fspath(cast("str", value))).expanduser().absolute()
+
+
+def _tags(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError("use a dict of tag names and texts")
+    return {str(key): str(text) for key, text in value.items()}
+
+
+def _setting(default: object, check: Callable[[object], object], text: str) -> Any:
+    return field(default=default, metadata={"check": check, "text": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of this process; `resolve` makes one and knows where each value is from."""
+
+    disabled: bool = _setting(False, _boolean, "do nothing at all; every call is accepted")
+    mode: str = _setting("process", _mode, "who sends: a process of its own, a thread, or nobody")
+    strict: bool = _setting(False, _boolean, "raise on bad input, unsent or refused values")
+    silent: bool = _setting(False, _boolean, "print nothing")
+    dir: Path | None = _setting(None, _folder, "folder of the journals; a local disk")
+    exclusive: bool = _setting(False, _boolean, "hooks leave runs that the user opened alone")
+    extra_tags: Mapping[str, str] | None = _setting(None, _tags, "tags for every run we open")
+    log_every_n_steps: int | None = _setting(
+        None, _at_least(1), "batch values too: every n-th optimizer step"
+    )
+    batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
+    exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
+    exit_timeout_local: float = _setting(
+        2.0, _seconds, "wait at exit for a local target, or a server known to be down"
+    )
+    exit_timeout_ephemeral: float = _setting(
+        60.0, _seconds, "wait at exit where the machine goes away with the process"
+    )
+    linger: float = _setting(
+        3600.0, _seconds, "how long a shipper tries on after its last process ended"
+    )
+    journal_limit: int = _setting(1 << 30, _at_least(1 << 20), "unsent bytes a process may keep")
+    segment_size: int = _setting(8 << 20, _at_least(1 << 16), "bytes of a journal file")
+
+
+class Origin(NamedTuple):
+    """A setting's value and where it came from, as `autolog.config` shows it."""
+
+    value: object
+    origin: str
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"AUTOLOG_{name.upper()}"
+
+
+def resolve(
+    arguments: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[Settings, dict[str, str]]:
+    """Settings from arguments (None = not given), else the environment, else the defaults.
+
+    Returns the settings and the origin of each.
+    An unusable argument raises `SettingError`; an unusable variable falls back to the default,
+    because a typo in a job's environment must not stop a training, and its origin says so.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for spec in fields(Settings):
+        name, check = spec.name, spec.metadata["check"]
+        given, text = arguments.get(name), environ.get(variable(name))
+        origins[name] = "default"
+        if given is not None:
+            try:
+                values[name] = check(given)
+            except (TypeError, ValueError) as error:
+                raise SettingError(f"{name}={given!r}: {error}") from None
+            origins[name] = "argument"
+        elif text:
+            try:
+                values[name] = check(text)
+                origins[name] = variable(name)
+            except (TypeError, ValueError) as error:
+                origins[name] = f"default, since {variable(name)}={text!r}: {error}"
+    return Settings(**values), origins
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of this process, live."""
+    return os.environ
+
+
+def export(name: str, value: str | None) -> None:
+    """Set or remove a variable of this process, for the processes it starts."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def mlflow_module() -> Any:
+    """The mlflow package if the user's program has imported it, else None."""
+    module = sys.modules.get("mlflow")
+    return module if hasattr(module, "active_run") else None
+
+
+# -- where runs go -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An MLflow tracking URI made absolute, with the experiment that new runs go to."""
+
+    uri: str
+    experiment: str | None = None
+    experiment_id: str | None = None
+
+    @property
+    def public_uri(self) -> str:
+        """The URI without user name and password: what may stand on disk and on a terminal."""
+        return without_userinfo(self.uri)
+
+    @property
+    def is_local(self) -> bool:
+        """True when no network stands between us and the store."""
+        return is_local(self.uri)
+
+
+def is_local(uri: str) -> bool:
+    """True for a tracking URI that names a file or a database file on this machine."""
+    return urlsplit(uri).scheme in ("", "file", "sqlite")
+
+
+def without_userinfo(uri: str) -> str:
+    """A URI without its user name and password."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def target(tracking_uri: str | None = None, experiment: str | None = None) -> Target:
+    """Where a run that starts now goes.
+
+    Argument, else what ``mlflow.set_tracking_uri`` and ``set_experiment`` set in this process,
+    else the environment, else MLflow's own default rule. No network call, no import of mlflow.
+    """
+    environ, mlflow = os.environ, mlflow_module()
+    in_process = None
+    if mlflow is not None and mlflow.is_tracking_uri_set():
+        in_process = mlflow.get_tracking_uri()
+    uri = tracking_uri or in_process or environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    if experiment:
+        return Target(absolute(uri), experiment)
+    chosen = _active_experiment_id(mlflow)
+    if chosen is None and environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return Target(absolute(uri), environ["MLFLOW_EXPERIMENT_NAME"])
+    return Target(absolute(uri), None, chosen or environ.get("MLFLOW_EXPERIMENT_ID"))
+
+
+def _active_experiment_id(mlflow: Any) -> str | None:
+    fluent = sys.modules.get("mlflow.tracking.fluent") if mlflow is not None else None
+    return getattr(fluent, "_active_experiment_id", None)
+
+
+def absolute(uri: str) -> str:
+    """A tracking URI that means the same from every working directory."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite" and uri.startswith("sqlite:///"):
+        return "sqlite:///" + str(Path(unquote(uri[len("sqlite:///") :])).absolute())
+    if parts.scheme == "":
+        return Path(uri).expanduser().absolute().as_uri()
+    if parts.scheme == "file" and not parts.path.startswith("/"):
+        return Path(uri.removeprefix("file:")).absolute().as_uri()
+    return uri
+
+
+def _default_uri() -> str:
+    """MLflow's rule since 3.7: an existing ``./mlruns`` with experiments, else sqlite."""
+    try:
+        with os.scandir("mlruns") as entries:
+            used = any(e.name.isdigit() and os.path.lexists(f"{e.path}/meta.yaml") for e in entries)
+    except OSError:
+        used = False
+    return "mlruns" if used else "sqlite:///mlflow.db"
+
+
+def adopted_run_id() -> str | None:
+    """The run that the platform or the user named for this process, if any."""
+    return os.environ.get("MLFLOW_RUN_ID") or os.environ.get("AZUREML_RUN_ID") or None
+
+
+def mlflow_active_run_id() -> str | None:
+    """The run that the user's own code has open in MLflow, if any."""
+    mlflow = mlflow_module()
+    active = mlflow.active_run() if mlflow is not None else None
+    return active.info.run_id if active is not None else None
+
+
+def run_name() -> str | None:
+    """The name that the environment gives to new runs (``MLFLOW_RUN_NAME``)."""
+    return os.environ.get("MLFLOW_RUN_NAME") or None
+
+
+def rank() -> int:
+    """This process's rank: ``RANK`` where ``WORLD_SIZE`` > 1, or that of torch.distributed."""
+    environ = os.environ
+    try:
+        if int(environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in environ:
+            return int(environ["RANK"])
+    except ValueError:
+        return 0
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return 0
+    return int(distributed.get_rank())
+
+
+def has_rank() -> bool:
+    """Whether a launcher gave this process a rank."""
+    return "RANK" in os.environ
+
+
+def is_spawned() -> bool:
+    """True in a process that multiprocessing started."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+_CREDENTIALS = (
+    "MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD MLFLOW_TRACKING_TOKEN MLFLOW_TRACKING_AUTH"
+    " MLFLOW_TRACKING_AWS_SIGV4 MLFLOW_TRACKING_INSECURE_TLS MLFLOW_TRACKING_SERVER_CERT_PATH"
+    " MLFLOW_TRACKING_CLIENT_CERT_PATH DATABRICKS_HOST DATABRICKS_TOKEN"
+).split()
+
+
+def credential_parts(uri: str) -> list[str]:
+    """What tells the credential for a tracking URI from another one; never to be stored."""
+    return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
+
+
+def shipper_environment(uri: str) -> dict[str, str]:
+    """The environment for a shipper that sends to `uri`, which may hold a password."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONINSPECT", "AUTOLOG_RUN")}
+    return kept | {"MLFLOW_TRACKING_URI": uri}
+
+
+def is_ephemeral() -> bool:
+    """True where the machine or container goes away with this process."""
+    platform = ("KUBERNETES_SERVICE_HOST", "AZUREML_RUN_ID", "SLURM_JOB_ID")
+    if any(os.environ.get(name) for name in (*platform, "DATABRICKS_RUNTIME_VERSION")):
+        return True
+    in_container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+    return in_container and 1 in (os.getpid(), os.getppid())

@@ -1,0 +1,172 @@
+"""What users and frameworks hand us, made into numbers, names and texts that a store accepts.
+
+Pure functions; each problem is a `BadValue` whose message names the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import posixpath
+import re
+import reprlib
+from collections.abc import Mapping, Set
+from typing import SupportsFloat, cast
+
+NAME_LENGTH = 250
+_NAME = re.compile(r"[/\w.\- :]+")
+_STEP_LIMIT = 1 << 63
+_TEXT_LIMIT = 1 << 20
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+_SECRET_WORDS = frozenset("password passwd pwd secret credential credentials passphrase".split())
+_SECRET_PAIRS = frozenset(
+    [("api", "key"), ("access", "key"), ("private", "key"), ("account", "key"), ("secret", "key")]
+    + [("connection", "string"), ("auth", "header"), ("bearer", "token")]
+)
+_SECRET_SHAPE = re.compile(
+    r"eyJ[\w-]{10,}\.[\w-]{10,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|hf_\w{20,}|sk-[\w-]{20,}"
+    r"|dapi[0-9a-f]{32}|xox[bap]-[\w-]{10,}|AccountKey=|[?&]sig=|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|://[^/\s:@]+:[^/\s:@]+@"
+)
+_TOKEN_SHAPE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w\-./+=]{20,}")
+MASK = "********"
+
+
+class BadValue(ValueError):
+    """A value that no MLflow store can take."""
+
+
+def number(key: str, value: object) -> float:
+    """A metric's value as a float; NaN and infinities are numbers.
+
+    Anything with ``__float__`` counts (numpy and torch scalars, 0-d arrays), text does not.
+    """
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        if not hasattr(value, "__index__") or isinstance(value, (str, bytes)):
+            raise BadValue(
+                f"metric {key!r}: {_show(value)} is {type(value).__name__}, not a number; "
+                "log a float (text belongs in set_tags or log_params)"
+            )
+    try:
+        return float(cast("SupportsFloat", value))
+    except Exception as error:  # noqa: BLE001 - __float__ is the user's code
+        raise BadValue(
+            f"metric {key!r}: {_show(value)} cannot be made a float "
+            f"({type(error).__name__}: {error}); log one number, for example value.mean()"
+        ) from None
+
+
+def step(value: object) -> int:
+    """A step as an int that fits 64 bits; a float must be whole."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        whole = operator.index(value)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - __index__ is the user's code
+        whole = _whole_scalar(value)
+    if not -_STEP_LIMIT <= whole < _STEP_LIMIT:
+        raise BadValue(f"step={whole}: a step must fit 64 bits")
+    return whole
+
+
+def _whole_scalar(value: object) -> int:
+    try:
+        scalar = float(cast("SupportsFloat", value))
+    except Exception:  # noqa: BLE001 - __float__ is the user's code
+        scalar = math.nan
+    if isinstance(value, str) or not scalar.is_integer():
+        raise BadValue(f"step={_show(value)}: a step is a whole number; use an int")
+    return int(scalar)
+
+
+def name(kind: str, value: object) -> str:
+    """A metric, param or tag name as MLflow's stores accept it."""
+    problem = _name_problem(value)
+    if problem:
+        raise BadValue(f"{kind} name {_show(value)}: {problem}")
+    return str(value)
+
+
+def _name_problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"is {type(value).__name__}; use text"
+    if not value:
+        return "is empty; give it a name"
+    if len(value) > NAME_LENGTH:
+        return f"has {len(value)} characters; use at most {NAME_LENGTH}"
+    if not _NAME.fullmatch(value):
+        return "use only letters, digits, '_', '-', '.', ' ', ':' and '/'"
+    if posixpath.normpath(value) != value or value == "." or value.startswith(("..", "/")):
+        return "'/' separates parts as in a relative path; leave out '..', '//' and outer '/'"
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def fitting_name(value: str) -> str:
+    """A name that a framework chose, changed only where a store would refuse it."""
+    fitted = value.replace("@", "_at_")
+    fitted = re.sub(r"[^/\w.\- :]", "_", fitted)
+    fitted = "/".join(part for part in fitted.split("/") if part not in ("", ".", ".."))
+    return fitted[:NAME_LENGTH] or "_"
+
+
+def stable_text(value: object) -> str:
+    """A param's value as text that is the same in every run: no addresses, sorted keys.
+
+    Classes and functions give their qualified name; objects their repr without its address.
+    """
+    return _stable(value, 0)[:_TEXT_LIMIT]
+
+
+def _stable(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        return value if depth == 0 else repr(value)
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+    if depth < 6 and isinstance(value, Mapping):
+        pairs = sorted((_stable(k, depth + 1), _stable(v, depth + 1)) for k, v in value.items())
+        return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
+    if depth < 6 and isinstance(value, Set):
+        return "{" + ", ".join(sorted(_stable(item, depth + 1) for item in value)) + "}"
+    if depth < 6 and type(value) in (list, tuple):
+        inner = ", ".join(_stable(item, depth + 1) for item in cast("list[object]", value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return _ADDRESS.sub("", plain_text(value))
+
+
+def plain_text(value: object) -> str:
+    """``str(value)``, or the type's name where that raises."""
+    try:
+        return str(value)[:_TEXT_LIMIT]
+    except Exception as error:  # noqa: BLE001 - __str__ is the user's code
+        return f"<{type(value).__qualname__}: its text raises {type(error).__name__}>"
+
+
+def masked(key: str, text: str) -> str:
+    """The text, or `MASK` where the key or the shape of the text says that it is a secret."""
+    if not text or _is_number(text) or text in ("None", "True", "False"):
+        return text
+    words = tuple(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", key).lower().replace("-", "_").split("_"))
+    words = tuple(word for part in words for word in re.split(r"[^a-z0-9]+", part) if word)
+    says_key = bool(words and (words[-1] in _SECRET_WORDS or words[-1] == "apikey")) or (
+        words[-2:] in _SECRET_PAIRS
+    )
+    is_token = bool(words) and words[-1] == "token" and _TOKEN_SHAPE.fullmatch(text)
+    return MASK if says_key or is_token or _SECRET_SHAPE.search(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _show(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - __repr__ is the user's code
+        return f"<{type(value).__qualname__}>"
