@@ -72,9 +72,7 @@ def enable(
         "dir": dir,
     }
     current.configure(given)
-    if tracking_uri is not None or experiment is not None:
-        uri = None if tracking_uri is None else os.fspath(tracking_uri)
-        current.aim(uri, experiment)
+    current.aim(tracking_uri, experiment)
     current.enable()
 
 
@@ -147,10 +145,11 @@ def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
 
     Raises:
         ValueError: With ``strict``, a value cannot be logged. Without it the value is left out,
-            said once and counted; the others are logged.
+            said once a name and counted. The others are logged either way.
     """
+    recorder = session.get().recorder
     try:
-        run = _recorder.context_run() or _recorder.current_run()
+        run = recorder.context_run() or recorder.current_run()
         if run is not None:
             run.log_metrics(metrics, step)
     except Exception as error:  # a shield, without the cost of one on this path
@@ -161,26 +160,36 @@ def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
 
 def log_metric(key: str, value: Any, step: int | None = None) -> None:
     """Log one value; as `log_metrics`."""
-    log_metrics({key: value}, step)
+    with guard.shield("log_metric"):
+        log_metrics({key: value}, step)
 
 
 def log_params(params: Mapping[str, object]) -> None:
     """Log params of the current run, as ``str(value)``.
 
-    The first value of a param stands; a later one goes to ``params.json`` in the run.
-    A value longer than the server takes is shortened there and whole in ``params.json``.
+    The first value of a param stands; a later one goes to ``params.json`` in the run, which is
+    said once. A value longer than the server takes is shortened there and whole in ``params.json``,
+    up to a million characters.
+
+    Raises:
+        ValueError: With ``strict``, for a name that cannot be used or a param that changes. The
+            others are logged before that.
     """
-    run = _recorder.current_run()
-    if run is not None:
-        with guard.shield("log_params"):
+    with guard.shield("log_params"):
+        run = session.get().recorder.current_run()
+        if run is not None:
             run.log_params(params)
 
 
 def set_tags(tags: Mapping[str, object]) -> None:
-    """Set tags of the current run; the last value of a tag stands."""
-    run = _recorder.current_run()
-    if run is not None:
-        with guard.shield("set_tags"):
+    """Set tags of the current run, as ``str(value)``; the last value of a tag stands.
+
+    Raises:
+        ValueError: With ``strict``, for a name that cannot be used. The others are set before that.
+    """
+    with guard.shield("set_tags"):
+        run = session.get().recorder.current_run()
+        if run is not None:
             run.set_tags(tags)
 
 
@@ -192,10 +201,14 @@ def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None =
     Args:
         local_path: The file or folder.
         artifact_path: Folder in the run's artifacts. Default: their root.
+
+    Raises:
+        ValueError: With ``strict``, when there is no such file or the folder's name cannot be used.
+            Without it that is said once and counted, as is a copy that fails.
     """
-    run = _recorder.current_run()
-    if run is not None:
-        with guard.shield("log_artifact"):
+    with guard.shield("log_artifact"):
+        run = session.get().recorder.current_run()
+        if run is not None:
             run.log_artifact(local_path, artifact_path)
 
 
@@ -232,6 +245,3 @@ def status() -> dict[str, Any]:
 def config() -> dict[str, Origin]:
     """Each setting with its value and where that came from."""
     return session.get().config()
-
-
-_recorder = session.get().recorder

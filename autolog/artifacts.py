@@ -46,6 +46,7 @@ class Lane:
         self._environ, self._log = environ, log
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
+        """Of the present process only: a late word of a former one answers nothing."""
         self._current: Upload | None = None
 
     @property
@@ -94,15 +95,16 @@ class Lane:
                 stderr=log,
                 text=True,
             )
-        self._process = process
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        self._process, self._replies = process, queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(process, self._replies), daemon=True).start()
         return process
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self._replies.put(line)
-        self._replies.put(json.dumps(["the upload process ended", False]))
+
+def _listen(process: subprocess.Popen[str], replies: queue.SimpleQueue[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        replies.put(line)
+    replies.put(json.dumps(["the upload process ended", False]))
 
 
 def main() -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from autolog import held, params_file
 from autolog.batching import Batch, batches
 from autolog.exporters import Exporter, Rejected, Retryable, RunRefused
 from autolog.feed import Data, Entry, Feed
 from autolog.journal import layout
-from autolog.records import Artifact, Metrics, Params, Record, RunEnd, RunStart, Tags
+from autolog.records import Artifact, Metrics, Params, Record, RunEnd, Tags
 
 _SUSPECT_TRIES = 3
+_PROBE = (("autolog.probe", "1"),)
+"""A tag that no server chokes on."""
 
 
 class Step(Protocol):
@@ -33,26 +35,26 @@ class Delivery:
     def __init__(self, feed: Feed, entries: list[Entry], exporter: Exporter) -> None:
         self.position = max(entry.position for entry in entries)
         self._feed, self._exporter = feed, exporter
-        self._suspicions = 0
+        self._tries = 0
         self._records: dict[int, list[Record]] = {}
         for entry in entries:
             self._records.setdefault(entry.record.run, []).append(entry.record)
         self._acknowledged: Counter[int] = Counter()
         self._steps: deque[Step] = deque(partial(self._open, run) for run in self._records)
-        self._steps.extend(partial(self._expand, run) for run in self._records)
 
     def advance(self) -> None:
         """Do every step.
 
         Raises `Retryable` when the next step cannot be done now; call again later.
+        Raises `RunRefused` when the feed is a run set aside before, and refused again.
         """
         while self._steps:
             step = self._steps[0]
             try:
                 following = step()
             except Retryable as problem:
-                following = self._blame_content(step, problem)
-            self._suspicions = 0
+                following = self._examine(step, problem)
+            self._tries = 0
             self._steps.popleft()
             self._steps.extendleft(reversed(following))
 
@@ -60,39 +62,44 @@ class Delivery:
 
     def _open(self, run: int) -> list[Step]:
         start, run_ids = self._feed.start_of(run), self._feed.progress.run_ids
-        if start.key in run_ids or start.key in self._feed.held:
+        if self._is_held(run):
+            reasons = self._feed.progress.held.get(start.key, {})
+            self._set_aside(run, next(iter(reasons), "run set aside"))
             return []
-        try:
-            run_ids[start.key] = self._exporter.open_run(start, run_ids.get(start.parent_key or ""))
+        if start.key not in run_ids:
+            parent_id = run_ids.get(start.parent_key or "")
+            try:
+                run_ids[start.key] = self._exporter.open_run(start, parent_id)
+            except (RunRefused, Rejected) as refusal:
+                self._set_aside(run, refusal.reason)
+                return []
             self._feed.store()
-        except (RunRefused, Rejected) as refusal:
-            self._set_aside(run, refusal.reason)
-        return []
+        return [partial(self._expand, run)]
 
     def _expand(self, run: int) -> list[Step]:
         start = self._feed.start_of(run)
-        if start.key in self._feed.held:
-            self._set_aside(run, "run set aside before")
-            return []
+        limits = self._exporter.limits
         data: list[Data] = []
+        files: list[Step] = []
         ends: list[Step] = []
         for record in self._records[run]:
             if isinstance(record, Metrics):
                 data.append(record)
             elif isinstance(record, Params):
-                data.append(self._fitted(start, record))
+                fitted, whole = params_file.fit_params(record, limits)
+                data.append(fitted)
+                files += [partial(self._queue_params, run, whole)] if whole else []
             elif isinstance(record, Tags):
-                data.append(params_file.fit_tags(record, self._exporter.limits))
+                data.append(params_file.fit_tags(record, limits))
             elif isinstance(record, Artifact):
-                self._feed.queue_upload(start.key, record.file, record.path)
+                files.append(partial(self._queue, run, record))
             elif isinstance(record, RunEnd):
-                ends.append(partial(self._end, start, record))
-        run_id = self._feed.progress.run_ids[start.key]
-        sends = batches(run_id, data, self._exporter.limits)
-        return [*(partial(self._send, run, batch) for batch in sends), *ends]
+                ends.append(partial(self._end, run, record))
+        sends = batches(self._feed.progress.run_ids[start.key], data, limits)
+        return [*(partial(self._send, run, batch) for batch in sends), *files, *ends]
 
     def _send(self, run: int, batch: Batch) -> list[Step]:
-        if self._feed.start_of(run).key in self._feed.held:
+        if self._is_held(run):
             return []
         try:
             self._exporter.export(batch)
@@ -105,9 +112,21 @@ class Delivery:
         self._feed.progress.acknowledged += len(batch)
         return []
 
-    def _end(self, start: RunStart, end: RunEnd) -> list[Step]:
-        progress = self._feed.progress
-        if not start.owned or start.key in progress.ended or start.key in self._feed.held:
+    def _queue(self, run: int, artifact: Artifact) -> list[Step]:
+        if not self._is_held(run):
+            self._feed.queue_upload(self._feed.start_of(run).key, artifact.file, artifact.path)
+        return []
+
+    def _queue_params(self, run: int, whole: dict[str, Any]) -> list[Step]:
+        if not self._is_held(run):
+            key = self._feed.start_of(run).key
+            params_file.add(self._feed.folder / layout.FILES, key, whole)
+            self._feed.queue_upload(key, params_file.spooled_name(key), params_file.NAME)
+        return []
+
+    def _end(self, run: int, end: RunEnd) -> list[Step]:
+        start, progress = self._feed.start_of(run), self._feed.progress
+        if not start.owned or start.key in progress.ended or self._is_held(run):
             return []
         try:
             self._exporter.end_run(progress.run_ids[start.key], end.status, end.timestamp)
@@ -134,27 +153,33 @@ class Delivery:
         )
         return []
 
-    def _blame_content(self, step: Step, problem: Retryable) -> list[Step]:
-        """Take a server error for a refusal once it stays; before that raise it again."""
-        if problem.suspect and isinstance(step, partial) and step.func == self._send:
-            self._suspicions += 1
-            if self._suspicions >= _SUSPECT_TRIES:
-                run, batch = step.args
-                return self._narrow(run, batch, problem.reason)
-        raise problem
+    def _examine(self, step: Step, problem: Retryable) -> list[Step]:
+        """Take a server error for a refusal where the server is well otherwise, else raise it.
+
+        Halving costs nothing, so one probe is enough; what stands alone gets some more tries.
+        """
+        if not (problem.suspect and isinstance(step, partial) and step.func == self._send):
+            raise problem
+        run, batch = step.args
+        try:
+            self._exporter.export(Batch(batch.run_id, tags=_PROBE))
+        except RunRefused as refusal:
+            self._set_aside(run, refusal.reason)
+            return []
+        self._tries += 1
+        if len(batch) == 1 and self._tries < _SUSPECT_TRIES:
+            raise problem
+        return self._narrow(run, batch, problem.reason)
+
+    def _is_held(self, run: int) -> bool:
+        return self._feed.start_of(run).key in self._feed.held
 
     def _set_aside(self, run: int, reason: str) -> None:
+        if self._feed.is_held:
+            raise RunRefused(reason)
         start, content = self._feed.start_of(run), self._records[run]
         held.set_aside(self._feed.folder, start, content)
-        self._feed.held.add(start.key)
-        self._feed.reject(reason, values_in(content) - self._acknowledged[run])
-
-    def _fitted(self, start: RunStart, record: Params) -> Params:
-        fitted, whole = params_file.fit_params(record, self._exporter.limits)
-        if whole:
-            file = params_file.add(self._feed.folder / layout.FILES, start.key, whole)
-            self._feed.queue_upload(start.key, file, params_file.NAME)
-        return fitted
+        self._feed.hold(start.key, reason, values_in(content) - self._acknowledged[run])
 
 
 def values_in(records: Iterable[Record]) -> int:

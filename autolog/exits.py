@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,13 @@ class ExitWatch:
     def __init__(self, cell_failed: Callable[[str], None]) -> None:
         """`cell_failed` is called with a status when a notebook cell raises."""
         self.status = Status.FINISHED
+        """How runs end that are still open when the process does."""
         self._cell_failed = cell_failed
         self._marker: TextIO | None = None
         self._shell: Any = None
 
     def start(self) -> None:
-        """Watch ``sys.excepthook``, ``sys.exit`` and, in a notebook, the cells."""
+        """Watch ``sys.excepthook``, ``sys.exit`` and, in a notebook, the cells; twice is once."""
         hooks.wrap(sys, "excepthook", self._noting_exception)
         hooks.wrap(sys, "exit", self._noting_code)
         ipython = sys.modules.get("IPython")
@@ -37,7 +39,8 @@ class ExitWatch:
             self._shell.events.register("post_run_cell", self._after_cell)
 
     def stop(self) -> None:
-        """Put back what `start` replaced."""
+        """Put back what `start` replaced, and forget what was noted."""
+        self.status = Status.FINISHED
         hooks.unwrap(sys, "excepthook")
         hooks.unwrap(sys, "exit")
         if self._shell is not None:
@@ -49,6 +52,7 @@ class ExitWatch:
 
         Works inside a long C call, where no Python handler would run.
         A handler of the user's is left alone.
+        Raises `OSError` where there is no room for the mark.
         """
         if os.name != "posix" or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
@@ -63,6 +67,7 @@ class ExitWatch:
         """In a child: its SIGTERM says nothing of the parent."""
         if self._marker is not None:
             faulthandler.unregister(signal.SIGTERM)
+            self._marker.close()
             self._marker = None
 
     def _noting_exception(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +81,8 @@ class ExitWatch:
 
     def _noting_code(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def exit(code: object = None, /) -> Any:  # noqa: A001 - stands for sys.exit
-            self.status = status_of(SystemExit(code))
+            if threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread
+                self.status = status_of(SystemExit(code))
             return original(code)
 
         return exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autolog import held
-from autolog.journal import layout, progress
+from autolog.journal import files, layout, progress
 from autolog.journal.owner import Life, Owner, life
 from autolog.journal.progress import Progress
-from autolog.journal.reader import Reader
+from autolog.journal.reader import Damage, Frame, Reader
 from autolog.records import (
     Decoder,
     Malformed,
@@ -27,7 +28,7 @@ from autolog.records import (
     Tags,
 )
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
 
 
 @dataclass(slots=True)
@@ -39,10 +40,13 @@ class Meta:
 
 
 def read_meta(folder: Path) -> Meta | None:
-    """The description of a journal; None when it is damaged or of a later format."""
+    """The description of a journal; None when it is damaged or of a later format.
+
+    None as well for a journal with a folder that leads out of it, made to be written through.
+    """
     try:
-        content = json.loads((folder / layout.META).read_text(encoding="utf-8"))
-        if content["format"] != layout.FORMAT:
+        content = json.loads(files.read(folder / layout.META))
+        if content["format"] != layout.FORMAT or files.holds_linked_folder(folder):
             return None
         owner = Owner(**content["owner"])
         if not (isinstance(content["target"], str) and isinstance(owner.lock_inode, int)):
@@ -50,6 +54,11 @@ def read_meta(folder: Path) -> Meta | None:
         return Meta(content["target"], owner)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def destination(folder: Path, meta: Meta) -> str:
+    """Where a journal goes: to its own target, or to the one that ``sync --to`` began to fill."""
+    return progress.load(folder).target or meta.target
 
 
 class Entry(NamedTuple):
@@ -73,42 +82,72 @@ class Feed:
     folder: Path
     meta: Meta
     finish: bool = False
-    """End the runs of a journal whose owner cannot be told alive from dead."""
+    """Take a journal whose owner cannot be told alive from dead for complete.
+
+    Its runs are ended, and what cannot be read is passed over.
+    """
+    target: str = ""
+    """Where it is sent; its `destination` unless given."""
+    is_observer: bool = False
+    """Only look: the folder is left as it is."""
     progress: Progress = field(init=False)
     held: set[str] = field(init=False)
     """Keys of the runs that the server refused."""
     _reader: Reader = field(init=False)
     _decoder: Decoder = field(init=False)
-    _segment: int = field(init=False, default=-1)
+    _segment: int = field(init=False)
+    _handed: int = field(init=False)
+    """Everything that `read` returned ends here."""
     _runs: dict[int, _RunState] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.progress = progress.load(self.folder)
         self.held = held.keys(self.folder)
+        filled = destination(self.folder, self.meta)
+        self.target = self.target or filled
+        if self.target != filled:
+            self._start_over()
+        self.progress.target = self.target
         self._reader = Reader(self.folder, self.progress.cursor)
         self._decoder = Decoder()
-        for body in self._reader.context():
-            self._decode(body)
         self._segment = layout.split(self.progress.cursor)[0]
+        self._handed = self.progress.cursor
+        for frame in self._reader.context():
+            self._decode(frame)
 
     def life(self) -> Life:
         """Whether the process that writes this journal is alive."""
         return life(self.folder, self.meta.owner)
 
     def read(self, owner: Life) -> list[Entry]:
-        """The next records, about a megabyte at most; once the owner is dead also the ends of runs
-        that it left open."""
-        tail, _ = self._reader.control()
+        """The next records, about 128 KB at most.
+
+        Once the owner is dead also the ends of runs that it left open.
+        """
+        is_over = owner is Life.DEAD or (self.finish and owner is Life.UNKNOWN)
+        is_complete = is_over or (self.is_held and owner is Life.UNKNOWN)
+        entries: list[Entry] = []
+        before = -1
+        while not entries and before != self._reader.position:
+            before = self._reader.position
+            entries = self._next(Life.DEAD if is_complete else owner)
+        self._note_damage(owner)
+        if not entries and is_over:
+            entries = [Entry(self._reader.position, end) for end in self._orphans()]
+        if entries:
+            self._handed = entries[-1].position
+        elif self._handed <= self.progress.cursor < self._reader.position:
+            # What holds no record, names or damage, waits for nobody's answer.
+            self.commit(self._reader.position, is_original=owner is not Life.UNKNOWN)
+        return entries
+
+    def _next(self, owner: Life) -> list[Entry]:
+        """The records of the next frames; none may be found in frames that only declare names."""
         entries = []
-        for frame in self._reader.frames(tail, alive=owner is Life.ALIVE, limit=_CHUNK):
-            if frame.segment != self._segment:
-                self._decoder, self._segment = Decoder(), frame.segment
-            record = self._decode(frame.body)
+        for frame in self._reader.frames(owner, _CHUNK):
+            record = self._decode(frame)
             if record is not None:
                 entries.append(Entry(frame.position, record))
-        self._note_damage()
-        if not entries and (owner is Life.DEAD or (self.finish and owner is Life.UNKNOWN)):
-            entries = [Entry(self._reader.position, end) for end in self._orphans()]
         return entries
 
     @property
@@ -116,27 +155,52 @@ class Feed:
         """Everything before this has been read."""
         return self._reader.position
 
+    @property
+    def tail(self) -> int:
+        """The position up to which the owner has published records; 0 if that is unreadable."""
+        return self._reader.control().tail or 0
+
+    @property
+    def gap(self) -> str:
+        """Where an incomplete copy cannot be read yet; empty where all of it was."""
+        return "" if self._reader.gap is None else str(self._reader.gap)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this is a run that the server refused, set aside from its journal."""
+        return self.folder.parent.name == layout.HELD
+
     def flush_wanted(self) -> bool:
         """Whether the owner waits for something that is not acknowledged yet."""
-        return self._reader.control()[1] > self.progress.cursor
+        return self._reader.control().flush > self.progress.cursor
 
     def commit(self, position: int, *, is_original: bool) -> None:
         """Move the cursor, and let go of the segments behind it."""
         self.progress.cursor = max(self.progress.cursor, position)
         self.store()
         if is_original:
-            for number in self._reader.segments():
-                if number < layout.split(self.progress.cursor)[0]:
-                    (self.folder / layout.segment_name(number)).unlink(missing_ok=True)
+            segment, _ = layout.split(self.progress.cursor)
+            if self._let_go(before=segment):
+                self.store()  # in case the disk was full before
 
     def store(self) -> None:
-        """Write the progress."""
-        self.progress.store(self.folder)
+        """Write the progress, if there is room: without it, the same is only sent again one day."""
+        with contextlib.suppress(OSError):
+            if not self.is_observer:
+                self.progress.store(self.folder)
+
+    def _let_go(self, before: int) -> bool:
+        """Remove segments; False when there were none."""
+        if self.is_observer:
+            return False
+        numbers = [number for number in self._reader.segments() if number < before]
+        for number in numbers:
+            (self.folder / layout.segment_name(number)).unlink(missing_ok=True)
+        return bool(numbers)
 
     def discard_content(self) -> None:
         """Free the disk once everything is acknowledged; the account stays until ``clean``."""
-        for number in self._reader.segments():
-            (self.folder / layout.segment_name(number)).unlink(missing_ok=True)
+        self._let_go(before=layout.SEALED)
         shutil.rmtree(self.folder / layout.FILES, ignore_errors=True)
 
     def start_of(self, run: int) -> RunStart:
@@ -144,21 +208,27 @@ class Feed:
         return self._runs[run].start
 
     def queue_upload(self, run_key: str, file: str, path: str) -> None:
-        """Have a spooled file uploaded, once, behind the metrics."""
+        """Have a spooled file uploaded, behind the metrics."""
         upload = [run_key, file, path]
-        if upload not in self.progress.uploads:
+        # The first may be on its way already, with what the file held before.
+        if upload not in self.progress.uploads[1:]:
             self.progress.uploads.append(upload)
 
     def reject(self, reason: str, values: int) -> None:
         """Count values that the server refused."""
         self.progress.rejected[reason] = self.progress.rejected.get(reason, 0) + values
 
+    def hold(self, run_key: str, reason: str, values: int) -> None:
+        """Count values of a run that is set aside."""
+        self.held.add(run_key)
+        self.reject(reason, values)
+        counts = self.progress.held.setdefault(run_key, {})
+        counts[reason] = counts.get(reason, 0) + values
+
     def write_dead_letter(self, content: dict[str, object]) -> None:
         """Keep what the server refused, with its words, as a line of JSON."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        fd = os.open(self.folder / layout.REJECTED, flags, 0o600)
-        with open(fd, "a", encoding="utf-8") as file:
-            file.write(json.dumps(content) + "\n")
+        with contextlib.suppress(OSError):
+            files.append(self.folder / layout.REJECTED, f"{json.dumps(content)}\n".encode())
 
     def sync(self) -> None:
         """Have what is read so far on the disk, not only in the kernel's memory."""
@@ -174,10 +244,10 @@ class Feed:
 
     def spooled(self, file: str) -> Path | None:
         """The path of a spooled file, if it is a regular file inside the journal."""
-        base = self.folder / layout.FILES
-        path = base / file
+        path = self.folder / layout.FILES / file
+        base = self.folder.resolve() / layout.FILES
         try:
-            inside = path.resolve(strict=True).is_relative_to(base.resolve(strict=True))
+            inside = path.resolve(strict=True).is_relative_to(base)
             status = path.lstat()
         except (OSError, ValueError):
             return None
@@ -185,11 +255,14 @@ class Feed:
 
     # -- one body --------------------------------------------------------------------------------
 
-    def _decode(self, body: bytes) -> Record | None:
+    def _decode(self, frame: Frame) -> Record | None:
+        segment, _ = layout.split(frame.position)
+        if segment != self._segment:
+            self._decoder, self._segment = Decoder(), segment
         try:
-            record = self._decoder.decode(body)
+            record = self._decoder.decode(frame.body)
         except Malformed as error:
-            self._damaged(str(error))
+            self._damaged(frame, str(error))
             return None
         if record is None:
             return None
@@ -201,7 +274,7 @@ class Feed:
             return record
         state = self._runs.get(record.run)
         if state is None:
-            self._damaged(f"{type(record).__name__} of unknown run {record.run}")
+            self._damaged(frame, f"{type(record).__name__} of unknown run {record.run}")
             return None
         if isinstance(record, (Metrics, RunEnd)):
             state.newest = max(state.newest, record.timestamp)
@@ -219,16 +292,23 @@ class Feed:
                 ends.append(RunEnd(number, status, state.newest))
         return ends
 
-    def _damaged(self, reason: str) -> None:
-        self.progress.damage.append(f"segment {self._segment}: {reason}")
+    def _start_over(self) -> None:
+        """Another target has nothing yet of what this journal still holds."""
+        first = min(Reader(self.folder).segments(), default=0)
+        self.progress = Progress(layout.position(first, 0), uploads=self.progress.uploads)
+        self.held = set()
 
-    def _note_damage(self) -> None:
-        for place in self._reader.damage:
-            self.progress.damage.append(
-                f"segment {place.segment}, byte {place.offset}: {place.reason}"
-            )
-        if self._reader.damage:
-            self._reader.damage.clear()
+    def _damaged(self, frame: Frame, reason: str) -> None:
+        start = frame.position - len(frame.body) - layout.HEADER.size
+        self._reader.damage.append(Damage(start, reason))
+
+    def _note_damage(self, owner: Life) -> None:
+        found = [str(place) for place in self._reader.damage]
+        self._reader.damage.clear()
+        if owner is not Life.ALIVE and self._reader.control().is_damaged:
+            found.append(f"{layout.CONTROL}: unreadable")
+        noted = [self.progress.note_damage(line) for line in found]
+        if any(noted):
             self.store()
 
 

@@ -31,13 +31,14 @@ _lock = threading.RLock()
 class shield:  # noqa: N801 - reads as a statement: with shield("place")
     """Swallow an ``Exception`` of our own lines: count it, say it once a place.
 
-    ``BaseException`` (Ctrl-C, ``SystemExit``) passes. With `strict`, everything passes.
+    ``BaseException`` (Ctrl-C, ``SystemExit``) passes. With `strict`, everything passes, unless the
+    shield is `firm`: round lines that run in a thread of ours or inside somebody else's import.
     """
 
-    __slots__ = ("place",)
+    __slots__ = ("firm", "place")
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, place: str, *, firm: bool = False) -> None:
+        self.place, self.firm = place, firm
 
     def __enter__(self) -> None:
         return None
@@ -48,10 +49,10 @@ class shield:  # noqa: N801 - reads as a statement: with shield("place")
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or (strict and not self.firm):
             return False
         report(self.place, error)
-        return not strict
+        return True
 
 
 def report(place: str, error: Exception) -> None:
@@ -73,7 +74,7 @@ def say(text: str) -> None:
     try:
         sys.stderr.write(f"autolog: {text}\n")
         sys.stderr.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last: a signal handler inside another write
         return
 
 
@@ -85,3 +86,9 @@ def say_once(key: str, text: str) -> Literal[True] | None:
         _said.add(key)
     say(text)
     return True
+
+
+def after_fork() -> None:
+    """In the child: a thread that is not there any more may have held the lock."""
+    global _lock
+    _lock = threading.RLock()

@@ -6,41 +6,58 @@ the server's objection is gone.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from autolog import records
-from autolog.journal import layout
+from autolog.journal import files, layout, progress
+from autolog.journal.progress import leads_inside
+from autolog.journal.reader import Reader
 from autolog.records import Artifact, Metrics, Record, RunStart
 
 
 def keys(folder: Path) -> set[str]:
     """The keys of a journal's runs that are set aside."""
     try:
-        return set(os.listdir(folder / layout.HELD))
+        return {entry.name for entry in (folder / layout.HELD).iterdir()}
     except OSError:
         return set()
 
 
-def set_aside(folder: Path, start: RunStart, content: Iterable[Record]) -> None:
-    """Append records of a run to its own journal beside the others of that run."""
+def set_aside(folder: Path, start: RunStart, content: Sequence[Record]) -> None:
+    """Add records of a run to its own journal beside the others of that run.
+
+    They make a segment that is there whole or not at all, however this ends.
+    Raises `OSError` when there is no room for it.
+    """
     place = folder / layout.HELD / start.key
-    body = b"".join(_frames(start, content))
-    if not place.is_dir():
-        (place / layout.FILES).mkdir(mode=0o700, parents=True)
-        shutil.copyfile(folder / layout.META, place / layout.META)
-        body = layout.MAGIC + body
+    (place / layout.FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.replace(place / layout.META, files.read(folder / layout.META))
+    number = 1 + max(Reader(place).segments(), default=-1)
+    frames = b"".join(_frames(start, content))
+    segment = layout.MAGIC + frames + layout.seal(number + 1)
+    files.replace(place / layout.segment_name(number), segment)
     for record in content:
-        if isinstance(record, Artifact):
+        if isinstance(record, Artifact) and leads_inside(record.file):
             _move(folder / layout.FILES, place / layout.FILES, record.file)
-    path = place / layout.segment_name(0)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-        file.write(body)
 
 
-def _frames(start: RunStart, content: Iterable[Record]) -> Iterable[bytes]:
+def release(place: Path) -> None:
+    """Drop a run's own journal, which the server now has, and count it as stored where it was."""
+    folder = place.parent.parent
+    account = progress.load(folder)
+    for reason, values in account.held.pop(place.name, {}).items():
+        account.acknowledged += values
+        account.rejected[reason] -= values
+        if account.rejected[reason] <= 0:
+            del account.rejected[reason]
+    account.store(folder)
+    shutil.rmtree(place)
+
+
+def _frames(start: RunStart, content: Sequence[Record]) -> Iterator[bytes]:
     yield layout.frame(records.encode(start))
     for record in content:
         if isinstance(record, Metrics):
@@ -54,10 +71,6 @@ def _frames(start: RunStart, content: Iterable[Record]) -> Iterable[bytes]:
 
 
 def _move(source: Path, target: Path, file: str) -> None:
-    if file != os.path.normpath(file) or file.startswith(("..", "/")):
-        return
-    (target / file).parent.mkdir(mode=0o700, exist_ok=True)
-    try:
-        os.replace(source / file, target / file)
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        (target / file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (source / file).replace(target / file)

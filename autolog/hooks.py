@@ -114,9 +114,9 @@ class Switchboard:
         """Put back everything."""
         self.on = False
         for name, integration in list(self._instrumented.items()):
+            del self._instrumented[name]
             with guard.shield(f"uninstrument {name}"):
                 integration.uninstrument()
-            del self._instrumented[name]
 
     @property
     def instrumented(self) -> list[str]:
@@ -127,7 +127,7 @@ class Switchboard:
         """Runs inside the user's ``import``, which an exception of ours would make fail."""
         if not self.on or name in self._instrumented:
             return
-        with guard.shield(f"instrument {name}"):
+        with guard.shield(f"instrument {name}", firm=True):
             found = _load(integration)
             found.instrument(module)
             self._instrumented[name] = found
@@ -145,4 +145,6 @@ def _load(where: str) -> Integration:
 def _entry_points() -> dict[str, str]:
     from importlib.metadata import entry_points
 
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    with guard.shield("entry points"):  # the metadata of every installed package is read
+        return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {}

@@ -129,7 +129,7 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            with guard.shield("keeper"):
+            with guard.shield("keeper", firm=True):
                 self.round(time.monotonic())
             try:
                 self._wakes.get(timeout=_TICK)

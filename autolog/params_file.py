@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from autolog.batching import Limits
+from autolog.journal import files
 from autolog.records import Params, Tags
 
 NAME = "params.json"
@@ -35,14 +35,18 @@ def fit_tags(record: Tags, limits: Limits) -> Tags:
     return Tags(record.run, {k: shortened(v, limits.tag_length) for k, v in record.tags.items()})
 
 
-def add(folder: Path, run_key: str, entries: dict[str, Any]) -> str:
-    """Add entries to a run's ``params.json`` in the journal's files; returns the file's name."""
-    place = folder / run_key
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = place / NAME
+def spooled_name(run_key: str) -> str:
+    """The name of a run's ``params.json`` in the journal's files."""
+    return f"{run_key}/{NAME}"
+
+
+def add(folder: Path, run_key: str, entries: dict[str, Any]) -> None:
+    """Add entries to a run's ``params.json`` in the journal's files."""
+    path = folder / spooled_name(run_key)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(files.read(path))
+    except (OSError, ValueError, RecursionError):
         content = {}
     for key, entry in entries.items():
         if isinstance(entry, dict):
@@ -51,8 +55,4 @@ def add(folder: Path, run_key: str, entries: dict[str, Any]) -> str:
                 changes.append(entry["changed to"])
         else:
             content.setdefault("whole", {})[key] = entry
-    partial = path.with_suffix(".partial")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-    os.replace(partial, path)
-    return f"{run_key}/{NAME}"
+    files.replace(path, json.dumps(content, indent=1, sort_keys=True).encode())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from autolog.journal import progress
+from autolog.journal import files, progress
 from autolog.journal.root import SHIPPER_STATE
 from autolog.journal.writer import Journal
 
@@ -59,7 +59,7 @@ def account(journals: Iterable[Journal]) -> Receipt:
 class ShipperState:
     """What the shipper of a group last said of itself."""
 
-    pid: int = 0
+    pid: int | None = None
     down: bool = False
     """True while the server does not answer as it should."""
     problem: str = ""
@@ -68,7 +68,12 @@ class ShipperState:
 def shipper_state(group: Path) -> ShipperState:
     """The state of a group's shipper; an empty one where none has worked yet."""
     try:
-        content = json.loads((group / SHIPPER_STATE).read_text(encoding="utf-8"))
+        content = json.loads(files.read(group / SHIPPER_STATE))
         return ShipperState(int(content["pid"]), bool(content["down"]), str(content["problem"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ShipperState()
+
+
+def store_shipper_state(group: Path, state: ShipperState) -> None:
+    """Say the state of a group's shipper to whoever asks."""
+    files.replace(group / SHIPPER_STATE, json.dumps(asdict(state)).encode())

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 RUN, KEYS, METRICS, PARAMS, TAGS, ARTIFACT, END = range(1, 8)
 
+_KEY = re.compile(r"[0-9a-f]{32}")  # becomes the name of a folder
 _HEAD = struct.Struct("<BIIqq")  # kind, run, keys, timestamp, step; then one float64 a key
 
 
@@ -142,12 +144,16 @@ class Decoder:
                 return self._metrics(body)
             content = json.loads(body[1:].decode("utf-8", "surrogatepass"))
             if body[0] == KEYS:
-                number, keys = content
-                self._keys[int(number)] = tuple(map(_text, keys))
+                self._declare(*content)
                 return None
             return _checked(_JSON[body[0]](**content))
         except (IndexError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
             raise Malformed(f"{type(error).__name__}: {error}") from None
+
+    def _declare(self, number: object, keys: object) -> None:
+        if type(number) is not int or not isinstance(keys, list):
+            raise TypeError("a number and a list of names are expected")
+        self._keys[number] = tuple(map(_text, keys))
 
     def _metrics(self, body: bytes) -> Metrics:
         _, run, number, timestamp, step = _HEAD.unpack_from(body)
@@ -177,4 +183,6 @@ def _checked(record: Record) -> Record:
             kind = "None" if value is None else type(value).__name__
         if kind not in allowed:
             raise TypeError(f"{name} is {kind}, not {declared}")
+        if name in ("key", "parent_key") and value is not None and not _KEY.fullmatch(value):
+            raise ValueError(f"{name} is not 32 hex digits")
     return record

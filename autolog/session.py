@@ -8,14 +8,15 @@ import getpass
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import autolog
 from autolog import guard, hooks, settings
+from autolog.announcer import Announcer
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
 from autolog.journal import progress
@@ -23,7 +24,7 @@ from autolog.journal.root import group_name, journal_root
 from autolog.journal.writer import Journal
 from autolog.keeper import Keeper
 from autolog.receipt import Receipt, account, shipper_state
-from autolog.recorder import Recorder, Run
+from autolog.recorder import Recorder, Run, family
 from autolog.records import Status
 from autolog.recorder.training import status_of
 from autolog.settings import Origin, Target
@@ -37,58 +38,80 @@ class Session:
     """Settings, recorder, journals, keeper and integrations of this process."""
 
     def __init__(self) -> None:
+        self._given: dict[str, object] = {}
+        self._aimed: set[str] = set()
         self.settings, self.origins = settings.resolve({}, settings.environment())
         self.recorder = Recorder(self.settings, self._journal_for)
         self.recorder.run_tags = _context_tags
-        self.recorder.on_start.append(self._say_start)
-        self.recorder.on_end.append(self._say_end)
+        self._announcer = Announcer(self.receipt)
+        self.recorder.on_start.append(self._announcer.run_started)
+        self.recorder.on_end.append(self._announcer.run_ended)
         self.switchboard = hooks.Switchboard()
         self.journals: dict[Path, Journal] = {}
         self.keeper = Keeper(self.settings.mode)
         self._exit_watch = ExitWatch(self._end_all)
+        self.recorder.on_start.append(lambda _: self._exit_watch.start())
+        self.recorder.on_end.append(self._after_run)
         self._root: Path | None = None
-        self._runs_ended = 0
+        self._lock = threading.RLock()
         self._apply()
         atexit.register(self._at_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
-        if settings.is_spawned():
-            self.recorder.adopt_environment()
 
     def configure(self, arguments: Mapping[str, object]) -> None:
-        """Take over the arguments of ``enable()``; raises `SettingError` for an unusable one."""
-        self.settings, self.origins = settings.resolve(arguments, settings.environment())
+        """Take over arguments of ``enable()``, on top of earlier ones; None is not given.
+
+        In a child process those of its parent count too.
+        Raises `SettingError` for an unusable one, and changes nothing then.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        known = {**family.handed_down("settings"), **self._given, **given}
+        self.settings, self.origins = settings.resolve(known, settings.environment())
+        self._given = known
         self._apply()
+        if "batch_seconds" in given:
+            settings.export(settings.variable("batch_seconds"), str(self.settings.batch_seconds))
+        family.hand_down("settings", {name: getattr(self.settings, name) for name in known})
 
     def _apply(self) -> None:
         guard.strict, guard.silent = self.settings.strict, self.settings.silent
         self.recorder.settings = self.settings
         if not self.journals:
-            self.keeper.mode = self.settings.mode
+            self.keeper.mode, self._root = self.settings.mode, None
 
-    def aim(self, tracking_uri: str | None, experiment: str | None) -> None:
-        """Send new runs there, and have mlflow do the same."""
-        if tracking_uri is not None:
-            uri = settings.absolute(tracking_uri)
-            self.recorder.tracking_uri = uri
-            settings.export("MLFLOW_TRACKING_URI", uri)
-            mlflow = settings.mlflow_module()
-            if mlflow is not None:
-                mlflow.set_tracking_uri(uri)
-        if experiment is not None:
-            self.recorder.experiment = experiment
-            settings.export("MLFLOW_EXPERIMENT_NAME", experiment)
+    def aim(self, tracking_uri: str | os.PathLike[str] | None, experiment: str | None) -> None:
+        """Send new runs there, and have mlflow do the same, until mlflow is told otherwise.
+
+        Raises `SettingError` for what is no tracking URI or no name.
+        """
+        if tracking_uri:
+            try:
+                uri = settings.absolute(os.fspath(tracking_uri))
+            except (TypeError, ValueError) as error:
+                message = f"tracking_uri={tracking_uri!r}: {error}; use a URI or a folder"
+                raise settings.SettingError(message) from None
+            settings.choose_tracking_uri(uri)
+            self._aimed.add(uri)
+        if experiment:
+            if not isinstance(experiment, str):
+                raise settings.SettingError(f"experiment={experiment!r}: use the name, a text")
+            settings.choose_experiment(experiment)
+            self._aimed.add(experiment)
 
     # -- on and off ------------------------------------------------------------------------------
 
     def enable(self) -> None:
-        """Switch the integrations on, and have a shipper ready for the target."""
-        if self.settings.disabled or settings.is_spawned():
+        """Switch the integrations on, and have a shipper ready for the target.
+
+        Not while a child process runs the main script again, only to have its functions.
+        """
+        if self.settings.disabled or family.is_importing_main():
             return
+        self.recorder.is_enabled_here = True
         self.switchboard.enable()
-        self._exit_watch.start()
         with guard.shield("enable"):
-            where = settings.target(self.recorder.tracking_uri, self.recorder.experiment)
+            where = settings.target()
             group = self._group(where)
             if group is not None:
                 self.keeper.watch(group, where.uri)
@@ -96,35 +119,40 @@ class Session:
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
         self.switchboard.disable()
-        self._exit_watch.stop()
 
     # -- journals --------------------------------------------------------------------------------
 
     def _journal_for(self, where: Target) -> Journal | None:
         """The journal of this process for a target; None, said once, when no disk can hold one."""
+        if not self.journals and self.recorder.is_child:
+            self.configure({})  # the parent's options: they were not there while main was imported
         group = self._group(where)
         if group is None:
             return None
-        journal = self.journals.get(group)
-        if journal is not None:
-            return journal
+        with self._lock:
+            journal = self.journals.get(group)
+            if journal is None:
+                journal = self._new_journal(group, where)
+        return journal
+
+    def _new_journal(self, group: Path, where: Target) -> Journal | None:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         folder = group / f"{stamp}-{os.getpid()}-{secrets.token_hex(2)}"
         try:
             journal = Journal(
                 folder,
-                {"target": where.public_uri, "autolog": autolog.__version__},
+                {"target": where.public_uri},
                 segment_size=self.settings.segment_size,
                 limit=self.settings.journal_limit,
                 wake=self.keeper.wake,
             )
-            self._exit_watch.mark_sigterm(folder)
         except OSError as error:
             self._cannot_store(error)
             return None
+        with contextlib.suppress(OSError):
+            self._exit_watch.mark_sigterm(folder)
         self.journals[group] = journal
-        if not self.recorder.is_child:
-            self.keeper.watch(group, where.uri, journal)
+        self.keeper.watch(group, where.uri, journal)
         return journal
 
     def _group(self, where: Target) -> Path | None:
@@ -151,8 +179,12 @@ class Session:
     # -- waiting -----------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> Receipt:
-        """Send everything logged so far, files included, and wait for it at most `timeout` s."""
-        deadline = time.monotonic() + timeout
+        """Send everything logged so far, files included, and wait for it at most `timeout` s.
+
+        Offline nobody sends: then there is nothing to wait for, and pending is no failure.
+        """
+        is_offline = self.settings.mode == "offline"
+        deadline = time.monotonic() + (0 if is_offline else timeout)
         wanted = {journal: journal.request_flush() for journal in self.journals.values()}
         while time.monotonic() < deadline:
             states = {j: progress.load(j.folder) for j in wanted}
@@ -160,7 +192,8 @@ class Session:
                 break
             time.sleep(_POLL)
         receipt = self.receipt()
-        if self.settings.strict and not receipt.complete:
+        is_bad = receipt.rejected or receipt.dropped or (receipt.pending and not is_offline)
+        if self.settings.strict and is_bad:
             raise RuntimeError(f"not everything is stored: {receipt}; see autolog.status()")
         return receipt
 
@@ -215,46 +248,34 @@ class Session:
         for run in list(self.recorder.open_runs):
             self.recorder.end_run(run, status)
 
+    def _after_run(self, _: Run) -> None:
+        if not self.recorder.open_runs:
+            self._exit_watch.stop()
+
     def _at_exit(self) -> None:
-        if self.recorder.is_child:
-            return
-        with guard.shield("exit"):
+        with guard.shield("exit", firm=True):
             self._end_all(self._exit_watch.status)
-            if not self.journals:
+            if not self.journals or self.recorder.is_child:
                 return
             for journal in self.journals.values():
                 journal.close()
             if self.settings.mode != "offline":
                 with contextlib.suppress(KeyboardInterrupt):
                     self._drain()
-            self._say_receipt()
+            self._announcer.process_ends(self.journals, self._root)
             self.keeper.stop()
 
     def _after_fork(self) -> None:
+        guard.after_fork()
+        for journal in self.journals.values():
+            journal.abandon()
         self.journals = {}
-        self.keeper = Keeper("offline")
+        self._lock = threading.RLock()
+        self.keeper = Keeper(self.settings.mode)
         self._exit_watch.after_fork()
         self.recorder.after_fork()
 
-    # -- what is said --------------------------------------------------------------------------------
-
-    def _say_start(self, run: Run) -> None:
-        if self._runs_ended == 0 and len(self.recorder.open_runs) == 1:
-            guard.say_once(
-                "start", f"run {run.start.name} -> {where_to_look(run.target.public_uri)}"
-            )
-
-    def _say_end(self, run: Run) -> None:
-        self._runs_ended += 1
-
-    def _say_receipt(self) -> None:
-        receipt = self.receipt()
-        runs = f"{self._runs_ended} run{'s' if self._runs_ended != 1 else ''}"
-        guard.say(f"{runs}, {receipt}")
-        if receipt.pending:
-            pids = sorted({shipper_state(g).pid for g in self.journals} - {0})
-            who = f"process {pids[0]} goes on sending; " if pids else ""
-            guard.say(f"{who}to send what may be left: autolog sync {self._root}")
+    # -- what is shown -------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """What `autolog.status` shows."""
@@ -274,27 +295,37 @@ class Session:
             name: Origin(getattr(self.settings, name), origin)
             for name, origin in self.origins.items()
         }
-        where = settings.target(self.recorder.tracking_uri, self.recorder.experiment)
-        origin = "argument" if self.recorder.tracking_uri else "mlflow, environment or default"
-        return {"tracking_uri": Origin(where.public_uri, origin), **shown}
+        uri, experiment = settings.tracking_uri(), settings.active_experiment()
+        where = Origin(settings.target().public_uri, self._origin(uri))
+        return {
+            "tracking_uri": where,
+            "experiment": Origin(experiment.value, self._origin(experiment)),
+            **shown,
+        }
+
+    def _origin(self, chosen: Origin) -> str:
+        return "argument" if chosen.value in self._aimed else chosen.origin
 
     @contextlib.contextmanager
     def run(
         self, name: str | None, experiment: str | None, tags: Mapping[str, object] | None
     ) -> Iterator[RunHandle]:
         """What `autolog.run` does."""
-        recorder = self.recorder
-        run = recorder.start_run(
-            name or recorder.name_for("run"),
-            experiment=experiment,
-            tags=tags,
-            parent=recorder.context_run(),
-        )
+        recorder, run = self.recorder, None
+        with guard.shield("run"):
+            run = recorder.start_run(
+                name or recorder.name_for("run"),
+                experiment=experiment,
+                parent=recorder.surrounding_run(),
+            )
         if run is None:
             yield RunHandle(None)
             return
         status = Status.FAILED
         try:
+            if tags is not None:
+                with guard.shield("run"):
+                    run.set_tags(tags)
             with recorder.entered(run):
                 yield RunHandle(run)
             status = Status.FINISHED
@@ -310,13 +341,6 @@ class Session:
         """A handle on the run opened last."""
         run = self.recorder.last_run
         return RunHandle(run) if run is not None else None
-
-
-def where_to_look(uri: str) -> str:
-    """A target, and for a local one the command that opens MLflow's UI on it."""
-    if settings.is_local(uri):
-        return f"{uri}  (look: mlflow ui --backend-store-uri {uri})"
-    return uri
 
 
 def _context_tags() -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 MODES = ("process", "thread", "offline")
+_TRACKING_URI = "MLFLOW_TRACKING_URI"
+_EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -179,9 +181,13 @@ class Target:
         return is_local(self.uri)
 
 
+_PLATFORMS = ("databricks", "databricks-uc", "uc")
+"""Tracking URIs of MLflow that are neither a path nor have a scheme."""
+
+
 def is_local(uri: str) -> bool:
-    """True for a tracking URI that names a file or a database file on this machine."""
-    return urlsplit(uri).scheme in ("", "file", "sqlite")
+    """True for an absolute tracking URI of a folder or a database file on this machine."""
+    return urlsplit(uri).scheme in ("file", "sqlite")
 
 
 def without_userinfo(uri: str) -> str:
@@ -192,32 +198,67 @@ def without_userinfo(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def target(tracking_uri: str | None = None, experiment: str | None = None) -> Target:
+def target(experiment: str | None = None) -> Target:
     """Where a run that starts now goes.
 
-    Argument, else what ``mlflow.set_tracking_uri`` and ``set_experiment`` set in this process,
-    else the environment, else MLflow's own default rule. No network call, no import of mlflow.
+    What ``mlflow.set_tracking_uri`` and ``set_experiment`` set in this process, else the
+    environment, else MLflow's own default rule. No network call, no import of mlflow.
     """
-    environ, mlflow = os.environ, mlflow_module()
-    in_process = None
-    if mlflow is not None and mlflow.is_tracking_uri_set():
-        in_process = mlflow.get_tracking_uri()
-    uri = tracking_uri or in_process or environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    uri = absolute(str(tracking_uri().value))
     if experiment:
-        return Target(absolute(uri), experiment)
-    chosen = _active_experiment_id(mlflow)
-    if chosen is None and environ.get("MLFLOW_EXPERIMENT_NAME"):
-        return Target(absolute(uri), environ["MLFLOW_EXPERIMENT_NAME"])
-    return Target(absolute(uri), None, chosen or environ.get("MLFLOW_EXPERIMENT_ID"))
+        return Target(uri, experiment)
+    chosen, origin = active_experiment()
+    if origin == _EXPERIMENT_NAME:
+        return Target(uri, str(chosen))
+    return Target(uri, None, None if chosen is None else str(chosen))
 
 
-def _active_experiment_id(mlflow: Any) -> str | None:
-    fluent = sys.modules.get("mlflow.tracking.fluent") if mlflow is not None else None
-    return getattr(fluent, "_active_experiment_id", None)
+def tracking_uri() -> Origin:
+    """The tracking URI of mlflow in this process, as it was given."""
+    mlflow, named = mlflow_module(), os.environ.get(_TRACKING_URI)
+    if mlflow is not None and mlflow.is_tracking_uri_set():
+        chosen = mlflow.get_tracking_uri()
+        return Origin(chosen, _TRACKING_URI if chosen == named else "mlflow.set_tracking_uri")
+    return Origin(named, _TRACKING_URI) if named else Origin(_default_uri(), "mlflow's default")
+
+
+def active_experiment() -> Origin:
+    """The experiment of mlflow in this process: an id, or a name where that is its origin."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    for value, origin in (
+        (getattr(fluent, "_active_experiment_id", None), "mlflow.set_experiment"),
+        (os.environ.get(_EXPERIMENT_NAME), _EXPERIMENT_NAME),
+        (os.environ.get(_EXPERIMENT_ID), _EXPERIMENT_ID),
+    ):
+        if value:
+            return Origin(value, origin)
+    return Origin(None, "mlflow's default")
+
+
+def choose_tracking_uri(uri: str) -> None:
+    """Have mlflow, here and in processes that start from now on, use a tracking URI."""
+    export(_TRACKING_URI, uri)
+    mlflow = mlflow_module()
+    if mlflow is not None:
+        mlflow.set_tracking_uri(uri)
+
+
+def choose_experiment(name: str) -> None:
+    """Have mlflow, here and in processes that start from now on, use an experiment.
+
+    By variable: ``mlflow.set_experiment`` would ask the server, and wait for it.
+    """
+    export(_EXPERIMENT_NAME, name)
+    export(_EXPERIMENT_ID, None)
+    fluent: Any = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        fluent._active_experiment_id = None  # noqa: SLF001 - there is no public way to unset it
 
 
 def absolute(uri: str) -> str:
     """A tracking URI that means the same from every working directory."""
+    if uri in _PLATFORMS:
+        return uri
     parts = urlsplit(uri)
     if parts.scheme == "sqlite" and uri.startswith("sqlite:///"):
         return "sqlite:///" + str(Path(unquote(uri[len("sqlite:///") :])).absolute())
@@ -263,21 +304,21 @@ def rank() -> int:
             return int(environ["RANK"])
     except ValueError:
         return 0
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return 0
-    return int(distributed.get_rank())
+    distributed = _torch_distributed()
+    return 0 if distributed is None else int(distributed.get_rank())
 
 
 def has_rank() -> bool:
-    """Whether a launcher gave this process a rank."""
-    return "RANK" in os.environ
+    """Whether a launcher, or torch.distributed, gave this process a rank."""
+    return "RANK" in os.environ or _torch_distributed() is not None
 
 
-def is_spawned() -> bool:
-    """True in a process that multiprocessing started."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+def _torch_distributed() -> Any:
+    """The module, where this process has joined a group."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed
 
 
 _CREDENTIALS = (
@@ -292,10 +333,17 @@ def credential_parts(uri: str) -> list[str]:
     return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
 
 
+_SHIPPER_VARIABLES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the shipper retries; mlflow would block for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
 def shipper_environment(uri: str) -> dict[str, str]:
     """The environment for a shipper that sends to `uri`, which may hold a password."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONINSPECT", "AUTOLOG_RUN")}
-    return kept | {"MLFLOW_TRACKING_URI": uri}
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONINSPECT"}
+    return kept | _SHIPPER_VARIABLES | {"MLFLOW_TRACKING_URI": uri}
 
 
 def is_ephemeral() -> bool:

@@ -5,30 +5,34 @@ Live shipping and ``autolog sync`` are this loop over the same files.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import random
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autolog import settings
-from autolog.artifacts import Lane, Upload
+from autolog import params_file, settings
+from autolog.artifacts import Lane, Outcome, Upload
 from autolog.batching import Pace
 from autolog.delivery import Delivery, values_in
-from autolog.exporters import Exporter, Retryable, exporter_for
-from autolog.feed import Entry, Feed, read_meta
+from autolog.exporters import Exporter, Retryable, RunRefused, exporter_for
+from autolog.feed import Entry, Feed, destination, read_meta
 from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
-from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG, SHIPPER_STATE
+from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
+from autolog.receipt import ShipperState, store_shipper_state
 from autolog.retry import Backoff
 
 _POLL = 0.1
 _SCAN = 1.0
 _IDLE = 60.0
 _BACKLOG = 20_000
+_REST = 30.0
+"""Seconds that a journal is left alone after an error which is neither the server's nor ours."""
 
 
 @dataclass(slots=True)
@@ -36,12 +40,16 @@ class _Source:
     """A feed with what was read of it and is not acknowledged yet."""
 
     feed: Feed
+    goal: int = 0
+    """What the journal held when it was taken on ends here."""
     entries: list[Entry] = field(default_factory=list)
     values: int = 0
     since: float = 0.0
     delivery: Delivery | None = None
     life: Life = Life.ALIVE
     synced: int = 0
+    rests_until: float = -math.inf
+    is_discarded: bool = False
 
     @property
     def is_drained(self) -> bool:
@@ -58,30 +66,42 @@ class Shipper:
     """Ships journals of one target; `round` does what can be done now."""
 
     def __init__(
-        self, exporter: Exporter, lane: Lane, pace: Pace, *, clock: Callable[[], float]
+        self, exporter: Exporter, lane: Lane | None, pace: Pace, *, clock: Callable[[], float]
     ) -> None:
+        """Without a `lane` files stay where they are."""
         self.backoff = Backoff(random.Random())
         self.problem = ""
         """Why the server was last found wanting; empty when it is well."""
         self.sources: dict[Path, _Source] = {}
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
+        self._lane_backoff = Backoff(random.Random())
+        self._uploading: tuple[_Source, list[str]] | None = None
 
-    def add(self, folder: Path, *, finish: bool = False) -> bool:
-        """Take on a journal; False when its description cannot be read."""
+    def add(self, folder: Path, *, finish: bool = False, target: str = "") -> bool:
+        """Take on a journal; False when its description cannot be read.
+
+        `finish` and `target` are those of `Feed`.
+        """
         meta = read_meta(folder)
         if meta is None:
             return False
         if folder not in self.sources:
-            self.sources[folder] = _Source(Feed(folder, meta, finish))
+            feed = Feed(folder, meta, finish, target)
+            self.sources[folder] = _Source(feed, feed.tail)
         return True
 
     def round(self) -> bool:
         """Read, send and commit what can be; True when something moved."""
         moved = False
-        for source in self.sources.values():
-            moved |= self._read(source)
-            if self.backoff.wait(self._clock()) == 0:
-                moved |= self._send(source)
+        for source in list(self.sources.values()):
+            if source.rests_until > self._clock():
+                continue
+            try:
+                moved |= self._attend(source)
+            except Exception as error:  # noqa: BLE001 - one bad journal must not cost the others
+                traceback.print_exc()
+                self.problem = f"{source.feed.folder.name}: {type(error).__name__}: {error}"
+                source.rests_until = self._clock() + _REST
         return self._upload() or moved
 
     def sync_disks(self) -> None:
@@ -97,11 +117,48 @@ class Shipper:
         return all(source.is_drained for source in self.sources.values())
 
     @property
+    def has_caught_up(self) -> bool:
+        """Whether the server has, or will never have, what the journals held when taken on."""
+        return all(map(self._has_arrived, self.sources.values()))
+
+    @property
+    def state(self) -> ShipperState:
+        """What others may know of this shipper."""
+        return ShipperState(os.getpid(), self.backoff.down, self.problem)
+
+    @property
+    def settled(self) -> int:
+        """How many values the server has stored or refused so far."""
+        return sum(source.feed.progress.settled for source in self.sources.values())
+
+    @property
     def has_living(self) -> bool:
         """Whether some owner is alive."""
         return any(source.life is Life.ALIVE for source in self.sources.values())
 
     # -- one journal -----------------------------------------------------------------------------
+
+    def _has_arrived(self, source: _Source) -> bool:
+        if source.rests_until == math.inf:
+            return True
+        if source.feed.progress.uploads and self._lane is not None:
+            return False
+        return source.is_delivered or (
+            source.life is Life.ALIVE and source.feed.progress.cursor >= source.goal
+        )
+
+    def _attend(self, source: _Source) -> bool:
+        moved = self._read(source)
+        if self.backoff.wait(self._clock()) == 0:
+            moved |= self._send(source)
+        if source.is_drained and source.life is Life.DEAD and not source.is_discarded:
+            source.feed.discard_content()
+            source.is_discarded = True
+        return moved
+
+    def _put_last(self, source: _Source) -> None:
+        """Let the others go first next time, in case the trouble is this one's alone."""
+        self.sources[source.feed.folder] = self.sources.pop(source.feed.folder)
 
     def _read(self, source: _Source) -> bool:
         if source.values >= _BACKLOG or source.is_drained and source.life is Life.DEAD:
@@ -127,15 +184,20 @@ class Shipper:
         try:
             source.delivery.advance()
         except Retryable as problem:
+            moved = source.feed.progress.acknowledged != before
+            if moved:
+                self.backoff.succeeded()
             self.problem = problem.reason
             self.backoff.failed(problem.after, self._clock())
-            return source.feed.progress.acknowledged != before
+            self._put_last(source)
+            return moved
+        except RunRefused as refusal:
+            self.problem, source.rests_until = refusal.reason, math.inf
+            return True
         self.problem = ""
         self.backoff.succeeded()
         source.feed.commit(source.delivery.position, is_original=source.life is not Life.UNKNOWN)
         source.delivery = None
-        if source.is_drained and source.life is Life.DEAD:
-            source.feed.discard_content()
         return True
 
     def _is_due(self, source: _Source) -> bool:
@@ -147,49 +209,55 @@ class Shipper:
 
     def _upload(self) -> bool:
         """Start or finish the upload of one file, behind all metrics that are due."""
+        if self._lane is None:
+            return False
         outcome = self._lane.outcome()
         if outcome is not None:
-            self._uploaded(outcome.upload, outcome.problem, is_final=outcome.is_final)
+            self._uploaded(outcome)
             return True
-        if self._lane.busy or self.backoff.wait(self._clock()) > 0:
+        now = self._clock()
+        if self._lane.busy or max(self.backoff.wait(now), self._lane_backoff.wait(now)) > 0:
             return False
         for source in self.sources.values():
-            if source.delivery is not None:
+            if source.delivery is not None or source.rests_until == math.inf:
                 continue
-            for run_key, file, path in source.feed.progress.uploads:
+            for entry in source.feed.progress.uploads:
+                run_key, file, path = entry
                 run_id = source.feed.progress.run_ids.get(run_key)
                 spooled = source.feed.spooled(file)
                 if run_id is None or spooled is None:
-                    self._refuse(source, [run_key, file, path], "no regular file in the journal")
-                    return True
-                self._lane.submit(Upload(run_id, str(spooled), path.rpartition("/")[0]))
+                    self._settle(source, entry, "no regular file in the journal")
+                else:
+                    self._uploading = source, entry
+                    self._lane.submit(Upload(run_id, str(spooled), path.rpartition("/")[0]))
                 return True
         return False
 
-    def _uploaded(self, upload: Upload, problem: str, *, is_final: bool) -> None:
-        for source in self.sources.values():
-            for entry in source.feed.progress.uploads:
-                if upload.file != str(source.feed.spooled(entry[1])):
-                    continue
-                if problem and not is_final:
-                    self.problem = problem
-                    self.backoff.failed(None, self._clock())
-                elif problem:
-                    self._refuse(source, entry, problem)
-                else:
-                    source.feed.progress.acknowledged += entry[2] != "params.json"
-                    self._forget(source, entry)
-                return
+    def _uploaded(self, outcome: Outcome) -> None:
+        assert self._uploading is not None
+        source, entry = self._uploading
+        if outcome.problem and not outcome.is_final:
+            self.problem = outcome.problem
+            self._lane_backoff.failed(None, self._clock())
+            source.feed.progress.uploads.remove(entry)
+            source.feed.progress.uploads.append(entry)
+            self._put_last(source)
+            return
+        self._lane_backoff.succeeded()
+        self._settle(source, entry, outcome.problem)
 
-    def _refuse(self, source: _Source, entry: list[str], reason: str) -> None:
-        source.feed.reject(reason, 1)
-        self._forget(source, entry)
-
-    def _forget(self, source: _Source, entry: list[str]) -> None:
+    def _settle(self, source: _Source, entry: list[str], refusal: str) -> None:
+        """Strike a file off the list: the server has it, or never will."""
+        run_key, file, _ = entry
+        is_ours = file == params_file.spooled_name(run_key)
+        if refusal:
+            source.feed.reject(refusal, 0 if is_ours else 1)
+        elif not is_ours:
+            source.feed.progress.acknowledged += 1
         source.feed.progress.uploads.remove(entry)
         source.feed.store()
-        spooled = source.feed.spooled(entry[1])
-        if spooled is not None and entry[2] != "params.json":
+        spooled = source.feed.spooled(file)
+        if spooled is not None and not is_ours:
             spooled.unlink()
 
 
@@ -228,11 +296,12 @@ class _Live:
             clock=time.monotonic,
         )
         self._target = settings.without_userinfo(uri)
-        self._said: tuple[bool, str] | None = None
+        self._said: ShipperState | None = None
         self._ignored: set[Path] = set()
 
     def run(self) -> None:
         started = seen_living = scanned = time.monotonic() - _SCAN
+        self._say()
         try:
             while True:
                 now = time.monotonic()
@@ -245,7 +314,8 @@ class _Live:
                 if self._shipper.has_living:
                     seen_living = now
                 elif self._shipper.is_drained:
-                    if self._shipper.sources or now - started > _IDLE:
+                    waited = self._shipper.sources or now - started > _IDLE
+                    if waited and not self._discover():
                         return
                 elif now - seen_living > self._linger:
                     return
@@ -254,7 +324,9 @@ class _Live:
         finally:
             self._lane.close()
 
-    def _discover(self) -> None:
+    def _discover(self) -> bool:
+        """Take on journals that are new; True when there was one."""
+        known = len(self._shipper.sources)
         for entry in os.scandir(self._group):
             folder = Path(entry.path)
             if folder in self._shipper.sources or folder in self._ignored:
@@ -262,18 +334,15 @@ class _Live:
             if not (folder / META).is_file():
                 continue
             meta = read_meta(folder)
-            if meta is None or meta.target != self._target or not self._shipper.add(folder):
+            if meta is None or destination(folder, meta) != self._target:
                 self._ignored.add(folder)
+            else:
+                self._shipper.add(folder)
+        return len(self._shipper.sources) > known
 
     def _say(self) -> None:
         """Write the state for whoever asks, when it has changed."""
-        state = (self._shipper.backoff.down, self._shipper.problem)
-        if state == self._said:
-            return
-        self._said = state
-        content = {"pid": os.getpid(), "down": state[0], "problem": state[1]}
-        path = self._group / SHIPPER_STATE
-        partial = path.with_suffix(".partial")
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(content, file)
-        os.replace(partial, path)
+        state = self._shipper.state
+        if state != self._said:
+            self._said = state
+            store_shipper_state(self._group, state)

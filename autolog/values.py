@@ -11,19 +11,25 @@ import operator
 import posixpath
 import re
 import reprlib
-from collections.abc import Mapping, Set
-from typing import SupportsFloat, cast
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, SupportsFloat, TypeVar, cast
+
+V = TypeVar("V")
 
 NAME_LENGTH = 250
 _NAME = re.compile(r"[/\w.\- :]+")
 _STEP_LIMIT = 1 << 63
 _TEXT_LIMIT = 1 << 20
+_MOST_ITEMS = 100_000
+_DEEPEST = 6
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _SECRET_WORDS = frozenset("password passwd pwd secret credential credentials passphrase".split())
 _SECRET_PAIRS = frozenset(
-    [("api", "key"), ("access", "key"), ("private", "key"), ("account", "key"), ("secret", "key")]
-    + [("connection", "string"), ("auth", "header"), ("bearer", "token")]
+    tuple(pair.split("_"))
+    for pair in "api_key access_key private_key account_key secret_key connection_string"
+    " auth_header bearer_token".split()
 )
 _SECRET_SHAPE = re.compile(
     r"eyJ[\w-]{10,}\.[\w-]{10,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|hf_\w{20,}|sk-[\w-]{20,}"
@@ -38,23 +44,49 @@ class BadValue(ValueError):
     """A value that no MLflow store can take."""
 
 
+def pairs(kind: str, mapping: Mapping[Any, V]) -> list[tuple[Any, V]]:
+    """The items of what should be a mapping."""
+    try:
+        return list(mapping.items())
+    except Exception as error:  # noqa: BLE001 - it may be anything, or change while it is read
+        raise BadValue(
+            f"{kind}s={_show(mapping)} cannot be read "
+            f"({type(error).__name__}: {plain_text(error)}); pass a dict of names and values"
+        ) from None
+
+
+def changed(key: str, first: str, later: str) -> BadValue:
+    """What to say of a param that was logged before with another value."""
+    return BadValue(
+        f"param {key!r} is {_show(first)} and would become {_show(later)}: the first value stands, "
+        "the later one is in params.json; log what changes with log_metric"
+    )
+
+
+def folder(value: object) -> str:
+    """An artifact folder as a prefix of paths: "" for the root."""
+    text = str(value).strip("/") if value else ""
+    return f"{name('artifact folder', text)}/" if text else ""
+
+
 def number(key: str, value: object) -> float:
     """A metric's value as a float; NaN and infinities are numbers.
 
     Anything with ``__float__`` counts (numpy and torch scalars, 0-d arrays), text does not.
     """
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-        if not hasattr(value, "__index__") or isinstance(value, (str, bytes)):
-            raise BadValue(
-                f"metric {key!r}: {_show(value)} is {type(value).__name__}, not a number; "
-                "log a float (text belongs in set_tags or log_params)"
-            )
+    is_text = isinstance(value, (str, bytes))
+    if is_text or not any(hasattr(type(value), name) for name in ("__float__", "__index__")):
+        raise BadValue(
+            f"metric {key!r}: {_show(value)} is {type(value).__name__}, not a number; "
+            "log a float (text belongs in set_tags or log_params)"
+        )
     try:
         return float(cast("SupportsFloat", value))
     except Exception as error:  # noqa: BLE001 - __float__ is the user's code
         raise BadValue(
             f"metric {key!r}: {_show(value)} cannot be made a float "
-            f"({type(error).__name__}: {error}); log one number, for example value.mean()"
+            f"({type(error).__name__}: {plain_text(error)}); "
+            "log one number, for example value.mean()"
         ) from None
 
 
@@ -67,7 +99,7 @@ def step(value: object) -> int:
     except Exception:  # noqa: BLE001 - __index__ is the user's code
         whole = _whole_scalar(value)
     if not -_STEP_LIMIT <= whole < _STEP_LIMIT:
-        raise BadValue(f"step={whole}: a step must fit 64 bits")
+        raise BadValue(f"step={_show(whole)}: a step must fit 64 bits")
     return whole
 
 
@@ -76,7 +108,7 @@ def _whole_scalar(value: object) -> int:
         scalar = float(cast("SupportsFloat", value))
     except Exception:  # noqa: BLE001 - __float__ is the user's code
         scalar = math.nan
-    if isinstance(value, str) or not scalar.is_integer():
+    if isinstance(value, (str, bytes, bytearray)) or not scalar.is_integer():
         raise BadValue(f"step={_show(value)}: a step is a whole number; use an int")
     return int(scalar)
 
@@ -86,7 +118,7 @@ def name(kind: str, value: object) -> str:
     problem = _name_problem(value)
     if problem:
         raise BadValue(f"{kind} name {_show(value)}: {problem}")
-    return str(value)
+    return str.__str__(value)  # what was checked: an enum's str() would be another text
 
 
 def _name_problem(value: object) -> str | None:
@@ -108,16 +140,21 @@ def fitting_name(value: str) -> str:
     """A name that a framework chose, changed only where a store would refuse it."""
     fitted = value.replace("@", "_at_")
     fitted = re.sub(r"[^/\w.\- :]", "_", fitted)
-    fitted = "/".join(part for part in fitted.split("/") if part not in ("", ".", ".."))
-    return fitted[:NAME_LENGTH] or "_"
+    parts = fitted[:NAME_LENGTH].split("/")
+    fitted = "/".join(part for part in parts if part not in ("", ".", ".."))
+    return re.sub(r"^\.\.", "__", fitted) or "_"
 
 
 def stable_text(value: object) -> str:
     """A param's value as text that is the same in every run: no addresses, sorted keys.
 
     Classes and functions give their qualified name; objects their repr without its address.
+    At most a million characters; a collection too large to be a param gives its type and size.
     """
-    return _stable(value, 0)[:_TEXT_LIMIT]
+    try:
+        return _stable(value, 0)[:_TEXT_LIMIT]
+    except Exception:  # noqa: BLE001 - a container of the user's may raise when it is read
+        return plain_text(value)
 
 
 def _stable(value: object, depth: int) -> str:
@@ -125,15 +162,23 @@ def _stable(value: object, depth: int) -> str:
         return value if depth == 0 else repr(value)
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    if depth < 6 and isinstance(value, Mapping):
-        pairs = sorted((_stable(k, depth + 1), _stable(v, depth + 1)) for k, v in value.items())
-        return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
-    if depth < 6 and isinstance(value, Set):
-        return "{" + ", ".join(sorted(_stable(item, depth + 1) for item in value)) + "}"
-    if depth < 6 and type(value) in (list, tuple):
-        inner = ", ".join(_stable(item, depth + 1) for item in cast("list[object]", value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    is_plain = isinstance(value, (Mapping, AbstractSet)) or type(value) in (list, tuple)
+    if is_plain and depth < _DEEPEST:
+        return _stable_items(cast("Collection[object]", value), depth + 1)
     return _ADDRESS.sub("", plain_text(value))
+
+
+def _stable_items(value: Collection[object], depth: int) -> str:
+    if len(value) > _MOST_ITEMS:
+        return f"<{type(value).__qualname__} of {len(value)} items>"
+    if isinstance(value, Mapping):
+        pairs = sorted((_stable(k, depth), _stable(v, depth)) for k, v in value.items())
+        return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
+    items = [_stable(item, depth) for item in value]
+    if isinstance(value, AbstractSet):
+        return "{" + ", ".join(sorted(items)) + "}"
+    inner = ", ".join(items)
+    return f"[{inner}]" if isinstance(value, list) else f"({inner})"
 
 
 def plain_text(value: object) -> str:

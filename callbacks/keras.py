@@ -8,7 +8,8 @@ Logged of a fit, with step = epoch:
 * with ``log_every_n_steps=N`` also ``batch_loss`` at every N-th optimizer step, counted from 1 by
   ``optimizer.iterations``: the loss of that batch alone (with ``steps_per_execution`` the mean of
   that execution). Keras reports running means, so it comes from what the batch added to the
-  model's loss metric, in float32. Not on the JAX backend, which keeps that metric out of sight;
+  model's loss metric, in float32. Not on the JAX backend, which keeps that metric out of sight,
+  and not where ``fit`` is given a ``CallbackList``;
 * params: the arguments of ``fit``, ``steps`` an epoch, ``optimizer_name`` and the optimizer's
   configuration as ``optimizer_<key>``;
 * the artifact ``model_summary.txt``.
@@ -84,8 +85,8 @@ class AutologCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Works with or without ``autolog.enable()``, which adds no second one beside it.
     It may be used for several fits, one after another, and is called after the other callbacks
     wherever it stands in the list. Making one puts a wrapper round ``keras.Model.fit``, through
-    which it learns the arguments of the fit and whether an exception ended it;
-    ``autolog.disable()`` removes that again.
+    which it learns the arguments of the fit and whether an exception ended it; other fits pass
+    through unlogged.
     """
 
     def __init__(self) -> None:
@@ -201,37 +202,49 @@ class _BatchLoss(keras.callbacks.Callback):  # type: ignore[misc]
     """Logs ``batch_loss`` into the training of another callback.
 
     A class of its own, since Keras calls callbacks out of step with the device only while none
-    of them has a batch hook.
+    of them has a batch hook. It reads the device at the batches it logs and at those before.
     """
 
     def __init__(self, owner: AutologCallback, every: int) -> None:
         super().__init__()
         self._owner, self._every = owner, every
         self._loss: Any = None
-        self._step = 0
+        self._batches_a_step = self._batches_a_call = 1
+        self._first_step = self._step = 0
         self._total = self._count = 0.0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         with guard.shield("keras.batch_loss"):
-            means = [m for m in self.model.metrics if isinstance(m, keras.metrics.Mean)]
+            model = self.model
+            means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
             self._loss = next((mean for mean in means if mean.name == "loss"), None)
-            self._step = int(_scalar(self.model.optimizer.iterations))
+            accumulated = getattr(model.optimizer, "gradient_accumulation_steps", None)
+            self._batches_a_step = accumulated or 1
+            self._batches_a_call = model.steps_per_execution
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._total = self._count = 0.0
+        with guard.shield("keras.batch_loss"):
+            self._first_step = self._step = _steps_taken(self._model)
+            self._total = self._count = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         training = self._owner.training
         if self._loss is None or training is None or training.silent:
             return
+        before = self._step
+        self._step = self._first_step + (batch + 1) // self._batches_a_step
+        is_due = self._reaches_point(before, self._step)
+        if not (is_due or self._reaches_point(self._step, self._step + self._batches_a_call)):
+            return
         with guard.shield("keras.batch_loss"):
-            step = int(_scalar(self._model.optimizer.iterations))
             total, count = _scalar(self._loss.total), _scalar(self._loss.count)
-            added = count - self._count
-            if step // self._every > self._step // self._every and added > 0:
-                value = (total - self._total) / added
-                training.log_batch_metrics({"batch_loss": value}, step)
-            self._step, self._total, self._count = step, total, count
+            if is_due and count > self._count:
+                value = (total - self._total) / (count - self._count)
+                training.log_batch_metrics({"batch_loss": value}, _steps_taken(self._model))
+            self._total, self._count = total, count
+
+    def _reaches_point(self, before: int, after: int) -> bool:
+        return after // self._every > before // self._every
 
 
 # -- calls of fit and evaluate ---------------------------------------------------------------------
@@ -261,42 +274,50 @@ def _watch(
         bound = signature.bind(*args, **kwargs)
     except TypeError:
         return None
-    given: Any = bound.arguments.get("callbacks")
-    is_list_of_keras = isinstance(given, keras.callbacks.CallbackList)
-    present = given.callbacks if is_list_of_keras else keras.tree.flatten(given or [])
-    explicit = next((each for each in present if isinstance(each, AutologCallback)), None)
+    given = bound.arguments.get("callbacks")
+    explicit = next((c for c in _callbacks_in(given) if isinstance(c, AutologCallback)), None)
     if explicit is None and (not _enabled or recorder.get().in_training):
         return None
-    if explicit is not None and explicit.training is not None and is_list_of_keras:
+    if explicit is not None and explicit.training is not None and _is_list_of_keras(given):
         return None  # the validation of a fit
-    return _Watched(bound, present, explicit or AutologCallback())
+    return _Watched(bound, explicit or AutologCallback())
+
+
+def _callbacks_in(given: Any) -> list[Any]:
+    """The callbacks of an argument ``callbacks``, whatever its shape."""
+    if _is_list_of_keras(given):
+        return list(given.callbacks)
+    return list(keras.tree.flatten(given or []))
+
+
+def _is_list_of_keras(given: Any) -> bool:
+    return isinstance(given, keras.callbacks.CallbackList)
 
 
 class _Watched:
     """One call of ``fit`` or ``evaluate`` in which an `AutologCallback` takes part."""
 
-    def __init__(
-        self, bound: inspect.BoundArguments, present: list[Any], callback: AutologCallback
-    ) -> None:
+    def __init__(self, bound: inspect.BoundArguments, callback: AutologCallback) -> None:
         self._bound, self._callback = bound, callback
-        self._others = [each for each in present if each is not callback]
-        self._ours: list[Any] = [callback]
+        self._given: Any = bound.arguments.get("callbacks")
+        self._present = _callbacks_in(self._given)
+        ours: list[Any] = [callback]
         if "epochs" in bound.signature.parameters:
             callback.expect(_fit_params(bound))
             every = recorder.get().settings.log_every_n_steps
-            if every is not None:
-                self._ours.append(_BatchLoss(callback, every))
+            # A CallbackList has settled already whether batch hooks may run out of step.
+            if every is not None and not _is_list_of_keras(self._given):
+                ours.append(_BatchLoss(callback, every))
+        self._with_ours = [*(c for c in self._present if c is not callback), *ours]
 
     def __enter__(self) -> inspect.BoundArguments:
         """The arguments to call with: a list of the user's is replaced, not changed."""
-        given = self._bound.arguments.get("callbacks")
-        if isinstance(given, keras.callbacks.CallbackList):
-            self._before = list(given.callbacks)
-            given.callbacks[:] = [*self._others, *self._ours]
-            given.set_model(given.model)
-            given.set_params(given.params)
+        if _is_list_of_keras(self._given):
+            self._given.callbacks[:] = self._with_ours
+            self._given.set_model(self._given.model)
+            self._given.set_params(self._given.params)
         else:
-            self._bound.arguments["callbacks"] = [*self._others, *self._ours]
+            self._bound.arguments["callbacks"] = self._with_ours
         return self._bound
 
     def __exit__(
@@ -305,9 +326,8 @@ class _Watched:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        given = self._bound.arguments["callbacks"]
-        if isinstance(given, keras.callbacks.CallbackList):
-            given.callbacks[:] = self._before
+        if _is_list_of_keras(self._given):
+            self._given.callbacks[:] = self._present
         if error is not None:
             self._callback.abandon(error)
 
@@ -357,6 +377,10 @@ def _flattened(prefix: str, config: Mapping[str, Any]) -> dict[str, object]:
 
 def _learning_rate(optimizer: Any) -> float:
     return _scalar(optimizer.learning_rate)
+
+
+def _steps_taken(model: Any) -> int:
+    return int(_scalar(model.optimizer.iterations))
 
 
 def _scalar(value: Any) -> float:

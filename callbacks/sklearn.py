@@ -22,12 +22,12 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autolog import guard, hooks, recorder
+from autolog.callbacks import estimators
 from autolog.recorder.training import status_of
 from autolog.records import Status
 
@@ -195,7 +195,9 @@ def _is_training(estimator: Any) -> bool:
     """True for a training that a user's line asks for and no other training contains."""
     with guard.shield("sklearn.call"):
         return not (
-            recorder.get().in_training or _is_called_by_sklearn() or _is_transformer(estimator)
+            recorder.get().in_training
+            or _is_called_by_sklearn()
+            or estimators.is_transformer(estimator)
         )
     return False
 
@@ -209,23 +211,6 @@ def _is_called_by_sklearn() -> bool:
             return module.startswith("sklearn.")
         frame = frame.f_back
     return False
-
-
-def _is_transformer(estimator: Any) -> bool:
-    """True for what only prepares data for others."""
-    transforms = hasattr(estimator, "transform") or hasattr(estimator, "fit_transform")
-    predicts = hasattr(estimator, "predict") or hasattr(estimator, "fit_predict")
-    return transforms and not predicts and not _is_search(estimator)
-
-
-def _is_search(estimator: Any) -> bool:
-    return "BaseSearchCV" in _lineage(estimator)
-
-
-def _lineage(estimator: Any) -> set[str]:
-    """Names of the classes of scikit-learn that an estimator derives from."""
-    mro = type(estimator).__mro__
-    return {cls.__name__ for cls in mro if cls.__module__.startswith("sklearn.")}
 
 
 # -- one training ----------------------------------------------------------------------------------
@@ -263,7 +248,7 @@ def _log_settings(training: Training, estimator: Any) -> None:
                 "estimator_class": f"{cls.__module__}.{cls.__qualname__}",
             }
         )
-        training.log_params(estimator.get_params(deep=not _is_search(estimator)))
+        training.log_params(estimator.get_params(deep=not estimators.is_search(estimator)))
 
 
 def _log_outcome(training: Training, estimator: Any, earlier: Mapping[str, int]) -> None:
@@ -271,15 +256,36 @@ def _log_outcome(training: Training, estimator: Any, earlier: Mapping[str, int])
     if training.silent:
         return
     with guard.shield("sklearn.outcome"):
-        if _is_search(estimator):
+        if estimators.is_search(estimator):
             best = getattr(estimator, "best_params_", {})
             training.log_params({f"best_{name}": value for name, value in best.items()})
-        speaker = _speaker(estimator)
-        for iteration, values in enumerate(_added(_curves(speaker), earlier)):
+        speaker = estimators.speaker(estimator)
+        for iteration, values in enumerate(_added(estimators.curves(speaker), earlier)):
             training.log_metrics(values, training.first_epoch + iteration)
-        findings = {**_findings(speaker), **_findings(estimator)}
+        findings = {**estimators.findings(speaker), **estimators.findings(estimator)}
         if findings:
             training.log_metrics(findings, training.first_epoch)
+
+
+def _lengths_to_continue(estimator: Any) -> dict[str, int]:
+    """Lengths of the curves that a fit with ``warm_start`` is going to continue."""
+    with guard.shield("sklearn.warm_start"):
+        speaker = estimators.speaker(estimator)
+        if getattr(speaker, "warm_start", False) and not estimators.is_search(estimator):
+            return {name: len(curve) for name, curve in estimators.curves(speaker).items()}
+    return {}
+
+
+def _added(
+    curves: Mapping[str, Sequence[float]], earlier: Mapping[str, int]
+) -> Iterator[dict[str, float]]:
+    """The values of each iteration of this fit."""
+    fresh: dict[str, Sequence[float]] = {}
+    for name, curve in curves.items():
+        start = earlier.get(name, 0)
+        fresh[name] = curve[start if start <= len(curve) else 0 :]
+    for iteration in range(max(map(len, fresh.values()))):
+        yield {name: curve[iteration] for name, curve in fresh.items() if iteration < len(curve)}
 
 
 # -- loops over partial_fit ------------------------------------------------------------------------
@@ -306,15 +312,17 @@ _loops: dict[int, _Loop] = {}
 def _train_step(
     method: Callable[..., Any], estimator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    loop = _loop_of(estimator)
-    before = _curve_length(estimator)
+    loop, curve_before = None, 0
+    with guard.shield("sklearn.partial_fit"):
+        loop, curve_before = _loop_of(estimator), len(estimators.losses(estimator))
     try:
         result = method(estimator, *args, **kwargs)
     except BaseException as error:
         _end_loop(id(estimator), status_of(error))
         raise
-    with guard.shield("sklearn.partial_fit"):
-        _log_step(loop, estimator, before, _rows(*args, **kwargs))
+    if loop is not None:
+        with guard.shield("sklearn.partial_fit"):
+            _log_step(loop, estimator, curve_before, _rows(*args, **kwargs))
     return result
 
 
@@ -340,91 +348,13 @@ def _log_step(loop: _Loop, estimator: Any, curve_before: int, rows: int) -> None
         _log_settings(loop.training, estimator)
     loop.samples += rows
     values: dict[str, float] = {"samples_seen": loop.samples}
-    losses = _curves(estimator).get("epoch_loss", [])
+    losses = estimators.losses(estimator)
     if len(losses) > curve_before:
         values["epoch_loss"] = losses[-1]
     loop.training.log_metrics(values, loop.training.first_epoch + loop.calls)
     loop.calls += 1
 
 
-def _curve_length(estimator: Any) -> int:
-    with guard.shield("sklearn.partial_fit"):
-        return len(_curves(estimator).get("epoch_loss", []))
-    return 0
-
-
 def _rows(X: Any, *_: Any, **__: Any) -> int:  # noqa: N803 - scikit-learn's name
     """Number of samples of a call."""
     return int(X.shape[0]) if hasattr(X, "shape") else len(X)
-
-
-# -- what a fitted estimator says ------------------------------------------------------------------
-
-_CURVES = ("validation_scores_", "validation_score_", "oob_scores_", "oob_improvement_")
-_FINDINGS = ("n_iter_", "best_loss_", "oob_score_", "inertia_", "lower_bound_")
-
-
-def _speaker(estimator: Any) -> Any:
-    """Who knows how the training went: a pipeline's last step, the best estimator of a search."""
-    inner = None
-    if _is_search(estimator):
-        inner = getattr(estimator, "best_estimator_", None)
-    elif "Pipeline" in _lineage(estimator):
-        inner = estimator.steps[-1][1]
-    return estimator if inner is None or isinstance(inner, str) else _speaker(inner)
-
-
-def _curves(estimator: Any) -> dict[str, list[float]]:
-    """Values by iteration, counted from 0, under the names they are logged with."""
-    is_histogram = "BaseHistGradientBoosting" in _lineage(estimator)
-    skipped = 1 if is_histogram else 0  # its first value is from before the first tree
-    curves = {"epoch_loss": _losses(estimator)}
-    for attribute in _CURVES:
-        curves[attribute.rstrip("_")] = _floats(getattr(estimator, attribute, None))[skipped:]
-    return {name: curve for name, curve in curves.items() if curve}
-
-
-def _losses(estimator: Any) -> list[float]:
-    lineage = _lineage(estimator)
-    if "BaseMultilayerPerceptron" in lineage:
-        return _floats(getattr(estimator, "loss_curve_", None))
-    if "BaseGradientBoosting" in lineage:
-        return _floats(getattr(estimator, "train_score_", None))
-    if "BaseHistGradientBoosting" in lineage and estimator.scoring == "loss":
-        return [-score for score in _floats(getattr(estimator, "train_score_", None))[1:]]
-    return []
-
-
-def _floats(values: Iterable[Any] | None) -> list[float]:
-    return [] if values is None else [float(value) for value in values]
-
-
-def _lengths_to_continue(estimator: Any) -> dict[str, int]:
-    """Lengths of the curves that a fit with ``warm_start`` is going to continue."""
-    with guard.shield("sklearn.warm_start"):
-        speaker = _speaker(estimator)
-        if getattr(speaker, "warm_start", False) and not _is_search(estimator):
-            return {name: len(curve) for name, curve in _curves(speaker).items()}
-    return {}
-
-
-def _added(
-    curves: Mapping[str, list[float]], earlier: Mapping[str, int]
-) -> Iterator[dict[str, float]]:
-    """The values of each iteration of this fit."""
-    fresh: dict[str, list[float]] = {}
-    for name, curve in curves.items():
-        start = earlier.get(name, 0)
-        fresh[name] = curve[start if start <= len(curve) else 0 :]
-    for iteration in range(max(map(len, fresh.values()), default=0)):
-        yield {name: curve[iteration] for name, curve in fresh.items() if iteration < len(curve)}
-
-
-def _findings(estimator: Any) -> dict[str, float]:
-    """Single numbers that the fit found without extra work."""
-    found: dict[str, Any] = {name.rstrip("_"): getattr(estimator, name, None) for name in _FINDINGS}
-    if _is_search(estimator):
-        found["best_cv_score"] = getattr(estimator, "best_score_", None)
-    if hasattr(found["n_iter"], "max"):
-        found["n_iter"] = found["n_iter"].max()
-    return {name: float(value) for name, value in found.items() if isinstance(value, Real)}

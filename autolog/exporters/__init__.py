@@ -69,12 +69,19 @@ class Exporter(Protocol):
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         """Set a run's status and end time, in ms since the epoch; safe to call again."""
 
+    def check(self) -> None:
+        """Ask for something small, to see whether the server can be used; raises `Rejected` too."""
+
     def close(self) -> None:
         """Give back connections."""
 
 
-def exporter_for(target: str, environ: Mapping[str, str]) -> Exporter:
+def exporter_for(
+    target: str, environ: Mapping[str, str], *, use_saved: bool = True
+) -> Exporter:
     """The exporter for an MLflow tracking URI; connects to nothing yet.
+
+    `use_saved` False leaves out the credentials that are saved in the user's files.
 
     HTTP(S) goes without mlflow, unless the environment asks for one of its authentication plugins;
     every other URI goes through the store that mlflow resolves it to.
@@ -82,7 +89,8 @@ def exporter_for(target: str, environ: Mapping[str, str]) -> Exporter:
     if target.lower().startswith(("http://", "https://")) and not _needs_plugin(environ):
         from autolog.exporters.rest import RestExporter, credentials
 
-        return RestExporter(target, partial(credentials, environ, Path.home()))
+        home = Path.home() if use_saved else None
+        return RestExporter(target, partial(credentials, environ, home))
     from autolog.exporters.store import StoreExporter
 
     return StoreExporter(target)

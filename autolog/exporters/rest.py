@@ -45,6 +45,8 @@ class Credentials:
     """A PEM file with the client's certificate and key."""
     workspace: str | None = None
     """The MLflow workspace on servers that have them."""
+    netrc: bool = True
+    """Whether ``~/.netrc`` may serve where there is nothing else."""
 
     @property
     def authorization(self) -> str | None:
@@ -54,14 +56,17 @@ class Credentials:
         return f"Bearer {self.token}" if self.token else None
 
 
-def credentials(environ: Mapping[str, str], home: Path) -> Credentials:
+def credentials(environ: Mapping[str, str], home: Path | None) -> Credentials:
     """What MLflow's own client would use: its variables, then ``~/.mlflow/credentials``.
+
+    `home` None leaves out everything that is saved in files.
 
     Where both an authority file and MLFLOW_TRACKING_INSECURE_TLS are set, which MLflow refuses, the
     file is used. Raises OSError or `configparser.Error` for an unreadable file.
     """
     file = configparser.ConfigParser()
-    file.read(home / ".mlflow" / "credentials")
+    if home is not None:
+        file.read(home / ".mlflow" / "credentials")
     saved = dict(file["mlflow"]) if file.has_section("mlflow") else {}
     insecure = environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
     return Credentials(
@@ -71,6 +76,7 @@ def credentials(environ: Mapping[str, str], home: Path) -> Credentials:
         verify=environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure,
         client_cert=environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
         workspace=environ.get("MLFLOW_WORKSPACE", "").strip() or None,
+        netrc=home is not None,
     )
 
 
@@ -79,13 +85,14 @@ def _basic(username: str, password: str) -> str:
 
 
 class _Authorization(AuthBase):
-    """Given as `auth`, a header stands against a ``~/.netrc``, which would replace a plain one."""
+    """Given as `auth`, a header, or none, stands against a ``~/.netrc``."""
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str | None) -> None:
         self._value = value
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
+        if self._value is not None:
+            request.headers["Authorization"] = self._value
         return request
 
 
@@ -220,6 +227,7 @@ class RestExporter(TrackingExporter):
             credentials = self._credentials()
             userinfo = get_auth_from_url(self._target)
             authorization = _basic(*userinfo) if any(userinfo) else credentials.authorization
+            may_be_netrc = credentials.netrc and authorization is None
             headers = {"Content-Type": "application/json"}
             if credentials.workspace:
                 headers["X-MLFLOW-WORKSPACE"] = credentials.workspace
@@ -229,7 +237,7 @@ class RestExporter(TrackingExporter):
                 params=params,
                 data=body,
                 headers=headers,
-                auth=_Authorization(authorization) if authorization else None,
+                auth=None if may_be_netrc else _Authorization(authorization),
                 # Not on the session, where REQUESTS_CA_BUNDLE would win over them.
                 verify=credentials.verify,
                 cert=credentials.client_cert,

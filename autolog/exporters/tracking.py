@@ -65,6 +65,10 @@ class TrackingExporter(ABC):
     def close(self) -> None:
         """See `Exporter.close`."""
 
+    def check(self) -> None:
+        """See `Exporter.check`."""
+        self.get_experiment("Default")
+
     def open_run(self, start: RunStart, parent_id: str | None) -> str:
         """See `Exporter.open_run`."""
         try:

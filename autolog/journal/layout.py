@@ -19,11 +19,19 @@ MAGIC = b"autolog1"
 HEADER = struct.Struct("<II")
 """A frame's header: length of the body, CRC-32 of the body."""
 
+LARGEST_BODY = 1 << 28
+"""Bytes of the longest body; a greater length is damage."""
+
+LARGEST_SEGMENT = 1 << 31
+"""Bytes of the longest segment, so that an offset fits the lower half of a position."""
+
 SEALED = 0xFFFFFFFF
-"""Stands in a header for the length: the journal goes on in the segment named beside it."""
+"""A seal's length: its body is the number of the segment in which the journal goes on."""
+SEAL_BODY = struct.Struct("<I")
+SEAL_SIZE = HEADER.size + SEAL_BODY.size
 
 CONTROL_SIZE = 4096
-TAIL, FLUSH, CLOSED = 1, 2, 3
+TAIL, FLUSH = 1, 2
 """Indexes of the control page's 64-bit little-endian words; word 0 is `MAGIC`."""
 
 START = len(MAGIC)
@@ -33,6 +41,12 @@ START = len(MAGIC)
 def frame(body: bytes) -> bytes:
     """A body with its header."""
     return HEADER.pack(len(body), zlib.crc32(body)) + body
+
+
+def seal(following: int) -> bytes:
+    """The end of a segment, which names the next one."""
+    body = SEAL_BODY.pack(following)
+    return HEADER.pack(SEALED, zlib.crc32(body)) + body
 
 
 def position(segment: int, offset: int) -> int:
@@ -53,4 +67,5 @@ def segment_name(segment: int) -> str:
 def segment_number(name: str) -> int | None:
     """The number of a segment file; None for any other file."""
     stem, dot, ending = name.partition(".")
-    return int(stem) if dot and ending == "seg" and stem.isascii() and stem.isdigit() else None
+    is_number = stem.isascii() and stem.isdigit() and len(stem) <= len(str(SEALED))
+    return int(stem) if dot and ending == "seg" and is_number else None

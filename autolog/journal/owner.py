@@ -38,7 +38,8 @@ class Lock:
 
     def acquire(self) -> bool:
         """Take the lock if it is free; never waits."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        fd = os.open(self.path, flags, 0o600)
         if not _lock(fd):
             os.close(fd)
             return False
@@ -55,23 +56,29 @@ class Lock:
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock on an existing file."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+        return _probe(path)
     except OSError:
         return False
+
+
+def _probe(path: Path) -> bool:
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    fd = os.open(path, (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY) | flags)
     try:
-        return not _lock(fd)
+        return not _lock(fd, shared=True)
     finally:
         os.close(fd)
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, *, shared: bool = False) -> bool:
+    """Take a lock without waiting; a shared one stands in the way of exclusive ones only."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
@@ -93,18 +100,18 @@ class Owner:
 
 def this_process(lock: Path) -> Owner:
     """The owner record of the calling process, which holds `lock`."""
-    return Owner(os.getpid(), socket.gethostname(), _machine(), os.stat(lock).st_ino)
+    return Owner(os.getpid(), socket.gethostname(), _machine(), lock.stat().st_ino)
 
 
 def life(folder: Path, owner: Owner) -> Life:
     """Whether the owner of a journal folder is alive."""
     lock = folder / OWNER_LOCK
-    if is_locked(lock):
-        return Life.ALIVE
     try:
-        is_original = lock.stat().st_ino == owner.lock_inode and _machine() == owner.machine
+        if _probe(lock):
+            return Life.ALIVE
+        is_original = lock.lstat().st_ino == owner.lock_inode and _machine() == owner.machine
     except OSError:
-        is_original = False
+        return Life.UNKNOWN
     return Life.DEAD if is_original else Life.UNKNOWN
 
 

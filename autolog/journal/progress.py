@@ -6,12 +6,17 @@ The shipper is its only writer; the owner, `autolog status` and `sync` read it.
 from __future__ import annotations
 
 import json
-import os
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
+from autolog.journal import files
 from autolog.journal.layout import PROGRESS
+
+_MOST_DAMAGE = 100
+_LONGEST_REASON = 200
 
 
 @dataclass(slots=True)
@@ -30,17 +35,30 @@ class Progress:
     """Run keys whose end the server knows."""
     uploads: list[list[str]] = field(default_factory=list)
     """Files still to be uploaded: run key, file in the ``files`` folder, path in the run."""
+    target: str = ""
+    """The server that all of this is about; empty for the one that ``meta.json`` names."""
     damage: list[str] = field(default_factory=list)
-    """Places of the journal that could not be read."""
+    """What of the journal could not be read: the first places, each once."""
+    held: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Values by reason of each run key that was set aside; `rejected` counts them too."""
+
+    @property
+    def settled(self) -> int:
+        """Values that the server has stored or refused."""
+        return self.acknowledged + sum(self.rejected.values())
+
+    def note_damage(self, reason: str) -> bool:
+        """Add a line to `damage`; False when it stands there already or there are too many."""
+        line = reason[:_LONGEST_REASON]
+        if line in self.damage or len(self.damage) >= _MOST_DAMAGE:
+            return False
+        self.damage.append(line)
+        return True
 
     def store(self, folder: Path) -> None:
         """Replace the journal's progress file in one step, with a checksum over its text."""
         text = json.dumps(asdict(self), separators=(",", ":"))
-        partial = folder / f"{PROGRESS}.partial"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-        with open(os.open(partial, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
-        os.replace(partial, folder / PROGRESS)
+        files.replace(folder / PROGRESS, f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
 
 
 def load(folder: Path) -> Progress:
@@ -49,10 +67,61 @@ def load(folder: Path) -> Progress:
     Starting anew only sends again what a server that drops doubles has already.
     """
     try:
-        check, _, text = (folder / PROGRESS).read_text(encoding="ascii").partition(" ")
-        text = text.rstrip("\n")
-        if int(check, 16) != zlib.crc32(text.encode()):
-            return Progress()
-        return Progress(**json.loads(text))
-    except (OSError, ValueError, TypeError):
+        return _parsed(files.read(folder / PROGRESS).decode("ascii"))
+    except FileNotFoundError:
         return Progress()
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        anew = Progress()
+        anew.note_damage(f"{PROGRESS}: shipped from the start again, {error}")
+        return anew
+
+
+def _parsed(line: str) -> Progress:
+    check, _, text = line.partition(" ")
+    if int(check, 16) != zlib.crc32(text.rstrip("\n").encode()):
+        raise ValueError("wrong checksum")
+    progress = Progress(**json.loads(text))
+    if not _is_sound(progress):
+        raise ValueError("not of this format")
+    return progress
+
+
+def leads_inside(path: str) -> bool:
+    """Whether a relative path with '/' stays inside the folder that it starts from."""
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
+
+
+def _is_sound(progress: Progress) -> bool:
+    return (
+        _is_count(progress.cursor)
+        and _is_count(progress.acknowledged)
+        and _is_dict(progress.rejected, _is_count)
+        and _is_dict(progress.run_ids, _is_text)
+        and _is_list(progress.ended, _is_text)
+        and _is_list(progress.uploads, _is_upload)
+        and _is_list(progress.damage, _is_text)
+        and _is_dict(progress.held, lambda reasons: _is_dict(reasons, _is_count))
+        and _is_dict(progress.held, lambda counts: _is_dict(counts, _is_count))
+        and _is_text(progress.target)
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_upload(value: object) -> bool:
+    return _is_list(value, _is_text) and len(value) == 3 and all(map(leads_inside, value[1:]))
+
+
+def _is_list(value: object, accepts: Callable[[object], bool]) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and all(map(accepts, value))
+
+
+def _is_dict(value: object, accepts: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(map(accepts, value.values()))

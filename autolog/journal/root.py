@@ -23,6 +23,9 @@ SHIPPER_LOCK = "shipper.lock"
 SHIPPER_STATE = "shipper.json"
 SHIPPER_LOG = "shipper.log"
 _KEY = "key"
+_DEPTH = 4
+"""Folders below a root that may be journals: group, journal, run set aside; one more for whoever
+collects roots in a folder."""
 _REMOTE = frozenset(
     "nfs nfs4 cifs smb3 smbfs fuse.sshfs fuse.s3fs fuse.blobfuse fuse.blobfuse2 fuse.gcsfuse"
     " fuse.goofys fuse.rclone lustre gpfs beegfs ceph fuse.ceph glusterfs fuse.glusterfs afs 9p"
@@ -63,7 +66,7 @@ def group_name(target: str, credentials: Iterable[str], root: Path) -> str:
     return f"{readable or 'local'}-{mac.hexdigest()[:12]}"
 
 
-def journals(folder: Path) -> Iterator[Path]:
+def journals(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
     """The journals in a folder: itself, those of a group, of a root, or set aside by a shipper."""
     if (folder / META).is_file():
         yield folder
@@ -73,15 +76,21 @@ def journals(folder: Path) -> Iterator[Path]:
     except OSError:
         return
     for child in children:
-        if child.is_dir() and not child.is_symlink():
-            yield from journals(child)
+        if depth and child.is_dir() and not child.is_symlink():
+            yield from journals(child, depth - 1)
+
+
+def group_of(journal: Path) -> Path:
+    """The group that a journal, or a run set aside from one, belongs to."""
+    while journal.parent.name == HELD:
+        journal = journal.parent.parent
+    return journal.parent
 
 
 def _private_folder(place: Path) -> Path:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.name == "posix":
-        if place.stat().st_uid != os.getuid():
-            raise PermissionError(f"{place} belongs to another user")
+    if os.name == "posix" and place.stat().st_uid != os.getuid():
+        raise PermissionError(f"{place} belongs to another user")
     probe = place / f".probe-{secrets.token_hex(4)}"
     probe.touch(mode=0o600)
     probe.unlink()

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import mmap
 import os
+import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autolog.journal import layout
+from autolog import guard
+from autolog.journal import files, layout
 from autolog.journal.owner import Lock, this_process
 
 _SMALLEST_SEGMENT = 1 << 16
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; not yet a name in the mmap module
 _POPULATE_STEP = 1 << 18
 _TIGHT_SHARE = 0.8
-_OVERHEAD = layout.START + layout.HEADER.size
+_SEGMENTS_A_JOURNAL = 8
+"""At least so many segments fit a journal's limit, else one could not give way to the next."""
+_OVERHEAD = layout.START + layout.SEAL_SIZE
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Segment(NamedTuple):
@@ -34,9 +41,12 @@ class Journal:
 
     `append` copies a frame into a memory-mapped, fully allocated file and publishes it by storing
     the tail: no system call, so SIGKILL loses nothing that `append` returned from.
-    Safe from any thread, finalizer or signal handler.
+    Safe from any thread, finalizer or signal handler, also from one that raises in the middle.
     When space runs out frames are dropped and counted, frames that are not essential first.
     """
+
+    # An exception of a signal handler comes up where a call returns or a loop turns (CPython from
+    # 3.10 on). So whatever must happen whole stands here as plain assignments, without a call.
 
     def __init__(
         self,
@@ -59,13 +69,16 @@ class Journal:
         self.dropped: Counter[str] = Counter()
         """Values not stored, by reason."""
         self.logged = 0
-        """Values handed to `append`."""
-        self._segment_size = segment_size
+        """Values stored or dropped."""
+        self.lock = threading.RLock()
+        """Held while a frame is stored. Who calls `append` under a lock of his own takes this one:
+        a finalizer that logs would close the circle of two."""
+        largest = min(layout.LARGEST_SEGMENT, limit // _SEGMENTS_A_JOURNAL)
+        self._segment_size = max(min(segment_size, largest), _SMALLEST_SEGMENT)
         self._limit = limit
         self._wake = wake
-        self._lock = threading.RLock()
         self._busy = False
-        self._deferred: deque[tuple[bytes, int]] = deque()
+        self._deferred: deque[tuple[bytes, int, bool]] = deque()
         self._sticky: dict[object, bytes] = {}
         self._shortage: str | None = None
         self._exhausted = False
@@ -75,132 +88,167 @@ class Journal:
         self._spare: _Segment | None = None
         self._fresh: deque[_Segment] = deque()
         folder.mkdir(mode=0o700, parents=True)
-        (folder / layout.FILES).mkdir(mode=0o700)
         self._owner_lock = Lock(folder / layout.OWNER_LOCK)
+        try:
+            self._fill()
+        except OSError:
+            self._owner_lock.release()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _fill(self) -> None:
+        """Make what the folder holds; the lock first, lest a shipper takes its owner for dead."""
         self._owner_lock.acquire()
-        self._control = self._map(folder / layout.CONTROL, layout.CONTROL_SIZE)
-        self._words = memoryview(self._control).cast("Q")
-        self._control[: len(layout.MAGIC)] = layout.MAGIC
-        self._use(self._allocate(0))
+        (self.folder / layout.FILES).mkdir(mode=0o700)
         meta = {
             "format": layout.FORMAT,
             "created": time.time_ns() // 1_000_000,
             "owner": this_process(self._owner_lock.path).as_json(),
-            **description,
+            **self.description,
         }
-        _write_private(folder / layout.META, json.dumps(meta).encode())
+        files.replace(self.folder / layout.META, json.dumps(meta).encode())
+        self._control = self._map(self.folder / layout.CONTROL, layout.CONTROL_SIZE)
+        self._words = memoryview(self._control).cast("Q")
+        self._control[: len(layout.MAGIC)] = layout.MAGIC
+        self._use(self._allocate(0))
 
     # -- the hot path --------------------------------------------------------------------------
 
-    def append(self, frame: bytes, values: int = 1, essential: bool = True) -> bool:
-        """Store a frame that holds so many values; False when it was dropped and counted.
+    def append(self, frame: bytes, values: int = 1, essential: bool = True) -> None:
+        """Store a frame that holds so many values, or drop and count it where space is short.
 
         A call from inside another one on the same thread (a finalizer, a signal handler) leaves
         its frame to that one.
         """
-        with self._lock:
-            self.logged += values
+        with self.lock:
             if self._busy:
-                self._deferred.append((frame, values))
-                return True
+                self._deferred.append((frame, values, essential))
+                return
             self._busy = True
             try:
-                if self._shortage and not essential:
-                    self.dropped[self._shortage] += values
-                    return False
-                return self._store(frame, values)
-            finally:
-                self._busy = False
                 if self._deferred:
                     self._store_deferred()
+                self._store(frame, values, essential)
+                if self._deferred:
+                    self._store_deferred()
+            finally:
+                self._busy = False
 
-    def _store(self, frame: bytes, values: int) -> bool:
+    def _store(self, frame: bytes, values: int, essential: bool) -> None:
         end = self._offset + len(frame)
-        if end > self._end:
-            if not self._roll(len(frame)):
-                self.dropped[self._shortage or "journal full"] += values
-                return False
+        if end > self._end or self._shortage:
+            reason = self._make_room(len(frame), essential)
+            if reason:
+                self.drop(reason, values)
+                return
             end = self._offset + len(frame)
         self._memory[self._offset : end] = frame
         self._offset = end
         self._words[layout.TAIL] = self._base | end
-        return True
+        self.logged += values
 
     def _store_deferred(self) -> None:
+        """Store what came in the middle of a call, in its order; only then is it let go."""
         while self._deferred:
-            frame, values = self._deferred.popleft()
-            self._busy = True
-            try:
-                self._store(frame, values)
-            finally:
-                self._busy = False
+            self._store(*self._deferred[0])
+            self._deferred.popleft()
 
-    def declare(self, name: object, frame: bytes) -> bool:
+    def drop(self, reason: str, values: int) -> None:
+        """Count values that are not stored."""
+        with self.lock:
+            self.dropped[reason] += values
+            self.logged += values
+
+    def declare(self, name: object, frame: bytes) -> None:
         """Append a frame that every later segment must repeat at its start, until `forget`."""
-        with self._lock:
+        with self.lock:
             self._sticky[name] = frame
-            return self.append(frame, 0)
+            self.append(frame, 0)
 
     def forget(self, name: object) -> None:
         """Stop repeating a declared frame."""
-        with self._lock:
+        with self.lock:
             self._sticky.pop(name, None)
 
     # -- segments ------------------------------------------------------------------------------
 
+    def _make_room(self, need: int, essential: bool) -> str | None:
+        """Have room for so many bytes; else the reason why the frame must be dropped."""
+        if self._shortage and not essential:
+            return self._shortage
+        if self._offset + need <= self._end:
+            return None
+        if need > layout.LARGEST_BODY:
+            return "too large"
+        if self._roll(need):
+            return None
+        return self._shortage or "no room in the journal"
+
     def _roll(self, need: int) -> bool:
         preamble = b"".join(self._sticky.values())
-        need += len(preamble)
-        if self._spare is None or self._spare.size < need + _OVERHEAD:
+        need += len(preamble) + _OVERHEAD
+        if self._spare is None or self._spare.size < need:
             if self._exhausted:
                 return False
             try:
                 self._offer(self._allocate(need))
             except OSError:
                 return False
-        segment, self._spare = self._spare, None
-        assert segment is not None
-        seal = layout.HEADER.pack(layout.SEALED, segment.number)
+        assert self._spare is not None
+        seal = layout.seal(self._spare.number)
         self._memory[self._offset : self._offset + len(seal)] = seal
-        self._use(segment, preamble)
+        with contextlib.suppress(OSError):  # so that rsync sees the last of it
+            os.utime(self.folder / layout.segment_name(self._number))
+        self._use(self._spare, preamble)
         self._wake()
         return True
 
     def _use(self, segment: _Segment, preamble: bytes = b"") -> None:
-        end = layout.START + len(preamble)
-        segment.memory[:end] = layout.MAGIC + preamble
-        self._number, self._memory = segment.number, segment.memory
-        self._base = layout.position(segment.number, 0)
-        self._offset, self._end = end, segment.size - layout.HEADER.size
-        self._words[layout.TAIL] = self._base | end
+        """Go on in a segment, which is the spare one no longer."""
+        start = layout.MAGIC + preamble
+        offset, end = len(start), segment.size - layout.SEAL_SIZE
+        base = layout.position(segment.number, 0)
+        segment.memory[:offset] = start
+        self._number = segment.number
+        self._memory = segment.memory
+        self._base = base
+        self._offset = offset
+        self._end = end
+        self._words[layout.TAIL] = base | offset
+        self._spare = None
 
     def _allocate(self, need: int) -> _Segment:
         """A new segment, smaller than usual where the disk has no room for a whole one."""
-        need = max(need + _OVERHEAD, _SMALLEST_SEGMENT)
-        if self._used() + need > self._limit:
-            self._shortage, self._exhausted = "journal limit", True
-            raise OSError(f"{self.folder} holds {self._limit} unsent bytes")
-        number = next(self._numbers)
-        path = self.folder / layout.segment_name(number)
-        size = max(self._segment_size, need)
-        while True:
+        for size in self._sizes(max(need, _SMALLEST_SEGMENT)):
+            number = next(self._numbers)
             try:
-                segment = _Segment(number, size, self._map(path, size))
-            except OSError:
-                path.unlink(missing_ok=True)
-                self._shortage = "disk full"
-                size //= 2
-                if size < need:
-                    self._exhausted = True
-                    raise
+                memory = self._map(self.folder / layout.segment_name(number), size)
+            except OSError as error:
+                self._shortage = "disk full" if error.errno in _FULL else str(error.strerror)
+                if error.errno not in _FULL:
+                    break
             else:
+                segment = _Segment(number, size, memory)
                 _populate(segment, _POPULATE_STEP)
                 self._fresh.append(segment)
                 return segment
+        self._exhausted = True
+        raise OSError(f"{self.folder}: {self._shortage}")
+
+    def _sizes(self, need: int) -> Iterator[int]:
+        """Sizes to try for a segment, the largest first."""
+        room = self._limit - self._used()
+        if room < need:
+            self._shortage = "journal limit"
+            return
+        size = min(max(self._segment_size, need), room)
+        while size >= need:
+            yield size
+            size //= 2
 
     def _offer(self, segment: _Segment) -> None:
         """Keep a segment for the next roll, unless one that came later is in use already."""
-        with self._lock:
+        with self.lock:
             former = self._spare
             self._spare = segment if segment.number > self._number else former
         if former is not None and former is not self._spare:
@@ -213,39 +261,52 @@ class Journal:
 
     @staticmethod
     def _map(path: Path, size: int) -> mmap.mmap:
-        """Map a new file whose blocks are all there: a store into a hole on a full disk is SIGBUS."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, size)
-            else:
-                os.write(fd, bytes(size))
-            return mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
+        """Map a new file with all of its blocks: a store into a hole on a full disk is SIGBUS."""
+        with open(path, "x+b", opener=_private) as file:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.write(bytes(size))
+                    file.flush()
+                return mmap.mmap(file.fileno(), size)
+            except BaseException:
+                path.unlink()
+                raise
 
     def _used(self) -> int:
+        """Bytes of the segments that the shipper has not let go of yet."""
+        used = 0
         with os.scandir(self.folder) as entries:
-            return sum(e.stat().st_size for e in entries if e.name.endswith(".seg"))
+            for entry in entries:
+                if entry.name.endswith(".seg"):
+                    with contextlib.suppress(FileNotFoundError):
+                        used += entry.stat().st_size
+        return used
 
     # -- the keeper's side -----------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Have the next segment ready, and notice when space is short or back."""
-        try:
-            if self._spare is None:
-                self._offer(self._allocate(0))
+        """Have the next segment ready, of full size once there is space; say when there is not."""
+        spare = self._spare
+        with contextlib.suppress(OSError):
+            if spare is None or spare.size < self._segment_size:
+                self._offer(self._allocate(self._segment_size if spare else 0))
             while self._fresh:
                 _populate(self._fresh.popleft())
-            if self._spare is not None and self._spare.size >= self._segment_size:
+            if self._spare is None or self._spare.size >= self._segment_size:
                 nearly = self._used() > _TIGHT_SHARE * self._limit
                 self._shortage, self._exhausted = "journal limit" if nearly else None, False
-        except OSError:
-            return
+        if self._shortage:
+            guard.say_once(
+                f"shortage:{self.folder}",
+                f"{self._shortage}: batch values, then all others, are dropped and counted until "
+                f"there is room again in {self.folder}. Training goes on",
+            )
 
     def sync(self) -> None:
         """Write the newest segment to the disk, and move its time so that rsync sees the change."""
-        with self._lock:
+        with self.lock:
             memory, name = self._memory, layout.segment_name(self._number)
         memory.flush()
         os.utime(self.folder / name)
@@ -263,21 +324,29 @@ class Journal:
         return tail
 
     def close(self) -> None:
-        """Say that nothing more is expected; a later `append` still works."""
-        with self._lock:
+        """Give back the space of the spare segment; a later `append` still works."""
+        with self.lock:
             spare, self._spare = self._spare, None
             if spare is not None:
                 self._discard(spare)
-            self._words[layout.CLOSED] = 1
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's journal without a trace."""
+        """In a forked child: let go of the parent's journal without a trace.
+
+        What a copy of the parent's objects appends here later is dropped.
+        """
         self._owner_lock.release()
+        self.lock = threading.RLock()
+        self._words = memoryview(bytearray(layout.CONTROL_SIZE)).cast("Q")
+        self._busy, self._spare, self._end = False, None, 0
+        self._exhausted, self._shortage = True, "journal of the parent process"
 
 
 def _populate(segment: _Segment, size: int | None = None) -> None:
-    """Fault pages in now, in steps, since madvise holds the interpreter's lock: 0.7 ms a MB here,
-    against 3 to 5 us at every 37th step later."""
+    """Fault pages in now, in steps, since madvise holds the interpreter's lock.
+
+    0.7 ms a MB here, against 3 to 5 us at every 37th step later.
+    """
     end = min(size or segment.size, segment.size)
     try:
         for start in range(0, end, _POPULATE_STEP):
@@ -287,9 +356,5 @@ def _populate(segment: _Segment, size: int | None = None) -> None:
         return
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    os.replace(partial, path)
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)

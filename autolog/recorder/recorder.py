@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import uuid
@@ -11,23 +10,30 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
-from autolog import guard, settings
+from autolog import guard, settings, values
 from autolog.journal.writer import Journal
 from autolog.records import RunStart, Status
+from autolog.recorder import family
 from autolog.recorder.run import Run
 from autolog.recorder.training import Training
 from autolog.settings import Settings, Target
-
-_INHERITED = "AUTOLOG_RUN"
-"""Variable that tells spawned processes which run their parent had open."""
 
 OpenJournal = Callable[[Target], "Journal | None"]
 
 
 class _Thread(threading.local):
-    depth = 0
-    """Trainings that this thread is inside of."""
+    def __init__(self) -> None:
+        self.trainings: list[object] = []
+        """A mark for each training that this thread is inside of."""
+
+
+class _Inherited(NamedTuple):
+    """The run that was open in the parent process when this one was started."""
+
+    start: RunStart
+    target: Target
 
 
 class Recorder:
@@ -36,22 +42,26 @@ class Recorder:
     def __init__(self, chosen: Settings, open_journal: OpenJournal) -> None:
         """`open_journal` gives the journal of a target, or None when no disk can hold one."""
         self.settings = chosen
-        self.tracking_uri: str | None = None
-        self.experiment: str | None = None
         self.run_tags: Callable[[], dict[str, str]] = dict
         """Context tags for a run that starts now."""
         self.on_start: list[Callable[[Run], None]] = []
         self.on_end: list[Callable[[Run], None]] = []
         self.open_runs: list[Run] = []
+        """The runs that this process opened, and the one of its parent that it joined."""
         self.last_run: Run | None = None
+        self.is_enabled_here = False
+        """Whether this very process, and not only its parent, called ``enable()``."""
+        self._adopted: dict[str, Run] = {}
+        """Runs that others opened and will end, by the server's id."""
+        self._fallback: Run | None = None
+        """Where calls outside of every context go."""
         self._open_journal = open_journal
         self._lock = threading.RLock()
         self._thread = _Thread()
         self._paused = 0
         self._stack: ContextVar[tuple[Run, ...]] = ContextVar("autolog_runs", default=())
-        self._inherited: RunStart | None = None
-        self._inherited_target: Target | None = None
-        self.is_child = False
+        self._inherited: _Inherited | None = None
+        self._is_forked = False
 
     # -- runs ------------------------------------------------------------------------------------
 
@@ -60,34 +70,29 @@ class Recorder:
         name: str,
         *,
         experiment: str | None = None,
-        tags: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
         run_id: str | None = None,
     ) -> Run | None:
         """Open a run; with `run_id` adopt the server's run of that id. None when that cannot be."""
-        if self.settings.disabled:
+        if self.is_mute:
             return None
-        where = (
-            parent.target
-            if parent
-            else settings.target(self.tracking_uri, experiment or self.experiment)
-        )
+        experiment = values.plain_text(experiment) if experiment else None
+        where = parent.target if parent else settings.target(experiment)
         journal = self._open_journal(where)
         if journal is None:
             return None
-        key = uuid.uuid4().hex
-        all_tags = {
-            **(self.run_tags() if run_id is None else {}),
-            **(self.settings.extra_tags or {}),
-            **{str(k): str(v) for k, v in (tags or {}).items()},
-        }
         start = RunStart(
             run=next(journal.ids),
-            key=key,
-            name=name,
+            key=uuid.uuid4().hex,
+            name=values.plain_text(name)[: values.NAME_LENGTH],
             experiment=experiment or where.experiment,
             experiment_id=where.experiment_id,
-            tags=all_tags,
+            tags={
+                **(self.run_tags() if run_id is None else {}),
+                **(self.settings.extra_tags or {}),
+                **(tags or {}),
+            },
             parent_key=parent.key if parent else None,
             run_id=run_id,
             owned=run_id is None,
@@ -97,16 +102,18 @@ class Recorder:
 
     def _opened(self, run: Run) -> Run:
         with self._lock:
-            self.open_runs.append(run)
             self.last_run = run
-        inherited = asdict(replace(run.start, tags={})) | {"target": run.target.public_uri}
-        settings.export(_INHERITED, json.dumps(inherited))
+            if run.start.run_id is None:
+                self.open_runs.append(run)
+            else:
+                self._adopted[run.start.run_id] = run
+        self._hand_down()
         for listener in self.on_start:
             listener(run)
         return run
 
     def end_run(self, run: Run, status: str = Status.FINISHED) -> None:
-        """End a run, once; open children end with it."""
+        """End a run of `open_runs`, once; open children end with it."""
         with self._lock:
             if run not in self.open_runs:
                 return
@@ -115,8 +122,7 @@ class Recorder:
         for child in children:
             self.end_run(child, status)
         run.end(status)
-        if not self.open_runs:
-            settings.export(_INHERITED, None)
+        self._hand_down()
         for listener in self.on_end:
             listener(run)
 
@@ -132,53 +138,74 @@ class Recorder:
     def context_run(self) -> Run | None:
         """The innermost open run that this context entered."""
         for run in reversed(self._stack.get()):
-            if run.status is None:
+            if run in self.open_runs or run in self._adopted.values():
                 return run
         return None
 
     def open_run(self) -> Run | None:
         """The run that is current without opening one."""
-        only = self.open_runs[0] if len(self.open_runs) == 1 else None
-        return self.context_run() or only
+        run = self.context_run() or self._adopt(settings.mlflow_active_run_id())
+        if run is not None:
+            return run
+        if self._fallback is not None and self._fallback.status is None:
+            return self._fallback
+        return self.open_runs[0] if len(self.open_runs) == 1 else None
 
     def current_run(self) -> Run | None:
-        """Innermost of the context, else the only open one, else a new one."""
+        """Innermost of the context, else the only open one, else a new one.
+
+        The user's context is that of MLflow too: a run that is active there.
+        """
         run = self.open_run()
-        if run is not None or self.is_silent_rank:
+        if run is not None or self.is_mute:
             return run
         with self._lock:
-            return (
-                self.open_run()
-                or self._joined()
-                or self._adopted()
-                or self.start_run(self.name_for("run"))
-            )
+            run = self.open_run()
+            if run is None:
+                run = self._fallback = self.surrounding_run() or self.start_run(
+                    self.name_for("run")
+                )
+        return run
+
+    def surrounding_run(self) -> Run | None:
+        """The run that this process is a part of: its context's, its platform's, its parent's."""
+        return (
+            self.context_run()
+            or self._adopt(settings.mlflow_active_run_id() or settings.adopted_run_id())
+            or self._joined()
+        )
 
     def name_for(self, kind: str) -> str:
         """A run name: the environment's, else ``<kind>-<short id>``."""
         return settings.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
 
-    def _adopted(self) -> Run | None:
+    def _adopt(self, run_id: str | None) -> Run | None:
         """The run that the platform, or the user through MLflow, has open."""
-        run_id = settings.adopted_run_id() or settings.mlflow_active_run_id()
         if run_id is None:
             return None
-        for run in self.open_runs:
-            if run.start.run_id == run_id:
-                return run
-        return self.start_run("", run_id=run_id)
+        with self._lock:
+            return self._adopted.get(run_id) or self.start_run(run_id, run_id=run_id)
 
     # -- trainings -------------------------------------------------------------------------------
 
     @property
-    def is_silent_rank(self) -> bool:
-        """True in every rank of a distributed training but the first."""
-        return settings.rank() > 0
+    def is_mute(self) -> bool:
+        """True where nothing is logged at all: switched off, or all but the first rank.
+
+        Also while a child process runs the main script again, which is no second training.
+        """
+        return self.settings.disabled or settings.rank() > 0 or family.is_importing_main()
+
+    @property
+    def are_hooks_mute(self) -> bool:
+        """True where only explicit calls log: in a child that has no rank and is not enabled."""
+        is_helper = self.is_child and not (settings.has_rank() or self.is_enabled_here)
+        return is_helper or self.is_mute
 
     @property
     def in_training(self) -> bool:
         """True when hooks have nothing to do in this thread: inside a training, or paused."""
-        return self._thread.depth > 0 or self._paused > 0
+        return bool(self._thread.trainings) or self._paused > 0
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -200,43 +227,36 @@ class Recorder:
         """
         run, first_epoch, opened = None, 0, False
         with guard.shield("begin_training"):
-            if not self.in_training and not self._is_silent_process():
+            if not self.in_training and not self.are_hooks_mute:
                 run, first_epoch, opened = self._run_for(subject, flavor, name)
+        mark, trainings, before = object(), self._thread.trainings, self._stack.get()
         if holds:
-            self._thread.depth += 1
-            before = self._stack.get()
+            trainings.append(mark)
             if run is not None:
                 self._stack.set((*before, run))
 
         def on_end(status: str) -> None:
             if holds:
-                self._thread.depth -= 1
+                trainings.remove(mark)
                 self._stack.set(tuple(r for r in self._stack.get() if r is not run or r in before))
             if run is not None and opened:
                 self.end_run(run, status)
 
         return Training(run, first_epoch=first_epoch, on_end=on_end)
 
-    def _is_silent_process(self) -> bool:
-        return (
-            self.settings.disabled
-            or self.is_silent_rank
-            or (self.is_child and not settings.has_rank())
-        )
-
     def _run_for(self, subject: object, flavor: str, name: str) -> tuple[Run | None, int, bool]:
         """The run a training uses, its first epoch there, and whether the training opened it."""
         tags = {"mlflow.autologging": flavor}
-        present = self.context_run() or self._adopted() or self._opened_by_user()
+        present = self.surrounding_run() or self._opened_by_user()
         if present is None:
             run = self.start_run(self.name_for(name), tags=tags)
             return run, 0, run is not None
         if self.settings.exclusive:
             return None, 0, False
         former = present.subject() if present.subject else None
-        if present.subject is None:
+        if present.subject is None and not self._is_shared(present):
             present.subject = _weakly(subject)
-            present.set_tags(tags)
+            present.set_tags(tags, by_user=False)
             return present, 0, False
         if former is subject:
             return present, present.next_epoch, False
@@ -247,39 +267,54 @@ class Recorder:
         mine = [run for run in self.open_runs if "mlflow.autologging" not in run.start.tags]
         return mine[0] if len(mine) == 1 else None
 
+    def _is_shared(self, run: Run) -> bool:
+        """Whether other processes may train in a run as well: siblings, unless they are ranks."""
+        return self.is_child and not (run.start.owned or settings.has_rank())
+
     # -- children of this process ------------------------------------------------------------------
+
+    @property
+    def is_child(self) -> bool:
+        """True in a process that another one of the same program started."""
+        return self._is_forked or family.is_child()
 
     def after_fork(self) -> None:
         """In the child: hooks fall silent; an explicit call joins the run open at the fork."""
-        newest = self.context_run() or (self.open_runs[-1] if self.open_runs else None)
-        for run in self.open_runs:
-            run.journal.abandon()
-        self._inherited = newest.start if newest else self._inherited
-        self._inherited_target = newest.target if newest else None
-        self.open_runs = []
+        self._inherited = self._newest()
+        self._is_forked, self.is_enabled_here = True, False
+        self.open_runs, self._adopted = [], {}
+        self.last_run = self._fallback = None
         self._lock = threading.RLock()
         self._thread = _Thread()
-        self._stack = ContextVar("autolog_runs", default=())
-        self.is_child = True
 
-    def adopt_environment(self) -> None:
-        """In a spawned child: take over the run that the parent had open."""
-        text = settings.environment().get(_INHERITED)
-        self.is_child = True
-        if text:
-            content = json.loads(text)
-            self._inherited_target = Target(content.pop("target"))
-            self._inherited = RunStart(**content)
+    def _newest(self) -> _Inherited | None:
+        """What a child that starts now inherits."""
+        run = self.context_run() or (self.open_runs[-1] if self.open_runs else None)
+        return _Inherited(run.start, run.target) if run else self._parents_run()
+
+    def _hand_down(self) -> None:
+        newest = self._newest()
+        family.hand_down("run", newest and {k: asdict(v) for k, v in newest._asdict().items()})
+
+    def _parents_run(self) -> _Inherited | None:
+        told = family.handed_down("run") if self._inherited is None and self.is_child else None
+        if told:
+            self._inherited = _Inherited(RunStart(**told["start"]), Target(**told["target"]))
+        return self._inherited
 
     def _joined(self) -> Run | None:
         """The run of the parent process, continued in a journal of this process."""
-        if self._inherited is None or self._inherited_target is None:
+        inherited = self._parents_run()
+        if inherited is None or self.is_mute:
             return None
-        journal = self._open_journal(self._inherited_target)
+        for run in self.open_runs:
+            if run.key == inherited.start.key:
+                return run
+        journal = self._open_journal(inherited.target)
         if journal is None:
             return None
-        start = RunStart(**(asdict(self._inherited) | {"run": next(journal.ids), "owned": False}))
-        return self._opened(Run(journal, self._inherited_target, start))
+        start = replace(inherited.start, run=next(journal.ids), owned=False)
+        return self._opened(Run(journal, inherited.target, start))
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

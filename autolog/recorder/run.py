@@ -24,16 +24,27 @@ _PARAMS_A_RECORD = 100
 
 
 class Problems:
-    """What becomes of a value that cannot be logged: raised with `strict`, else said and counted."""
+    """What of one call cannot be logged; it speaks up when all that can be is logged.
 
-    def __init__(self, dropped: Callable[[str, int], None]) -> None:
-        self._dropped = dropped
+    Counted, and said once for each reason and name; raised with `strict` where the user's own code
+    made the call.
+    """
 
-    def __call__(self, error: values.BadValue, reason: str, count: int = 1) -> None:
-        self._dropped(reason, count)
-        if guard.strict:
-            raise error
-        guard.say_once(f"{reason}:{str(error)[:80]}", f"not logged: {error}")
+    def __init__(self, drop: Callable[[str, int], None], *, by_user: bool) -> None:
+        self._drop, self._may_raise = drop, by_user and guard.strict
+        self._found: list[tuple[str, values.BadValue]] = []
+
+    def add(self, reason: str, error: values.BadValue, *, count: int = 1, about: str = "") -> None:
+        """Note one problem that costs so many values."""
+        self._drop(reason, count)
+        self._found.append((f"{reason}:{about}", error))
+
+    def settle(self) -> None:
+        """Raise the first problem, or say each."""
+        for key, error in self._found:
+            if self._may_raise:
+                raise error
+            guard.say_once(key, f"not logged: {error}")
 
 
 class KeyTuple:
@@ -63,13 +74,14 @@ class Run:
         self.subject: Callable[[], object | None] | None = None
         """The object whose training used this run first, weakly."""
         self.next_epoch = 0
-        self._lock = threading.RLock()
+        self._lock = journal.lock
         self._known: dict[tuple[str, ...], KeyTuple] = {}
+        self._users: dict[tuple[str, ...], KeyTuple] = {}
+        """Those of the known ones that the user's own code has logged."""
         self._params: dict[str, str] = {}
         self._changed: set[str] = set()
         self._auto_steps: dict[str, int] = {}
         self._newest = start.timestamp
-        self._problem = Problems(self._drop)
         journal.declare(self.key, layout.frame(records.encode(start)))
 
     # -- metrics -------------------------------------------------------------------------------
@@ -77,7 +89,7 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values of one step; without a step each name gets its own next integer."""
         try:
-            known = self._known[tuple(metrics)]
+            known = self._users[tuple(metrics)]
             now = time.time_ns() // 1_000_000
             if now < self._newest:
                 now = self._newest
@@ -115,21 +127,44 @@ class Run:
         essential: bool = True,
     ) -> None:
         """Log value by value what is good of a step; the rest goes to `Problems`."""
+        problems = Problems(self._drop, by_user=by_user)
+        good, whole = self._good_numbers(metrics, step, problems)
+        for at, names in self._by_step(good, whole).items():
+            keys = tuple(names)
+            self._append(keys, tuple(good[key] for key in keys), at, essential)
+            if by_user:
+                self.user_keys.update(keys)
+                with self._lock:
+                    if keys in self._known:
+                        self._users[keys] = self._known[keys]
+        problems.settle()
+
+    def _good_numbers(
+        self, metrics: Mapping[str, Any], step: object, problems: Problems
+    ) -> tuple[dict[str, float], int | None]:
+        """The values and the step that can be logged; no values where the step is bad."""
+        good: dict[str, float] = {}
+        try:
+            given = values.pairs("metric", metrics)
+        except values.BadValue as error:
+            problems.add("bad value", error)
+            return good, None
         try:
             whole = None if step is None else values.step(step)
         except values.BadValue as error:
-            self._problem(error, "bad step", len(metrics))
-            return
-        good: dict[str, float] = {}
-        for key, value in list(metrics.items()):
+            problems.add("bad step", error, count=len(given))
+            return good, None
+        for key, value in given:
             try:
-                good[values.name("metric", key)] = values.number(key, value)
+                name = values.name("metric", key)
             except values.BadValue as error:
-                self._problem(error, "bad value")
-        if by_user:
-            self.user_keys.update(good)
-        for at, keys in self._by_step(good, whole).items():
-            self._append(tuple(keys), tuple(good[key] for key in keys), at, essential)
+                problems.add("bad name", error)
+                continue
+            try:
+                good[name] = values.number(name, value)
+            except values.BadValue as error:
+                problems.add("bad value", error, about=name)
+        return good, whole
 
     def _by_step(self, keys: Iterable[str], step: int | None) -> dict[int, list[str]]:
         if step is not None:
@@ -173,70 +208,84 @@ class Run:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params as the user gave them: text is ``str(value)``; the first value of a key stands."""
-        self._log_params(params, values.plain_text, lambda key: values.name("param", key))
+        problems = Problems(self._drop, by_user=True)
+        fresh = self._good_texts("param", params, problems)
+        for key, (first, later) in self._log_params(fresh).items():
+            error = values.changed(key, first, later)
+            problems.add("changed param", error, count=0, about=key)
+        problems.settle()
 
     def log_hook_params(self, params: Mapping[str, object]) -> None:
         """Log params that a hook collected: stable text, secrets masked, names made to fit."""
-        flat = {
-            str(key): values.masked(str(key), values.stable_text(v)) for key, v in params.items()
-        }
-        self._log_params(flat, str, lambda key: values.fitting_name(str(key)))
+        self._log_params(
+            {
+                values.fitting_name(key): values.masked(key, values.stable_text(value))
+                for key, value in ((values.plain_text(k), v) for k, v in params.items())
+            }
+        )
 
-    def _log_params(
-        self,
-        params: Mapping[str, object],
-        text_of: Callable[[object], str],
-        name_of: Callable[[object], str],
-    ) -> None:
-        fresh: dict[str, str] = {}
-        changed: dict[str, str] = {}
-        for given, value in list(params.items()):
+    def _good_texts(
+        self, kind: str, items: Mapping[str, object], problems: Problems
+    ) -> dict[str, str]:
+        """What of a mapping has a name that can be logged, as text."""
+        good: dict[str, str] = {}
+        try:
+            given = values.pairs(kind, items)
+        except values.BadValue as error:
+            problems.add("bad value", error)
+            return good
+        for key, value in given:
             try:
-                key = name_of(given)
+                good[values.name(kind, key)] = values.plain_text(value)
             except values.BadValue as error:
-                self._problem(error, "bad name")
-                continue
-            text = text_of(value)
-            with self._lock:
+                problems.add("bad name", error)
+        return good
+
+    def _log_params(self, params: dict[str, str]) -> dict[str, tuple[str, str]]:
+        """Log what is new; returns first and later value of what has changed."""
+        fresh: dict[str, str] = {}
+        changed: dict[str, tuple[str, str]] = {}
+        with self._lock:
+            for key, text in params.items():
                 if key not in self._params:
                     self._params[key] = fresh[key] = text
                 elif self._params[key] != text:
-                    changed[key] = text
+                    changed[key] = self._params[key], text
         for part in _parts(fresh):
             self.journal.append(layout.frame(records.encode(Params(self.number, part))), len(part))
         if changed:
-            self._log_changed(changed)
+            self._log_changed({key: later for key, (_, later) in changed.items()})
+        return changed
 
     def _log_changed(self, changed: dict[str, str]) -> None:
         self._changed.update(changed)
         record = Params(self.number, {}, changed)
         self.journal.append(layout.frame(records.encode(record)), 0)
-        self.set_tags({"autolog.changed_params": ", ".join(sorted(self._changed))[:500]})
+        self.set_tags(
+            {"autolog.changed_params": ", ".join(sorted(self._changed))[:500]}, by_user=False
+        )
 
-    def set_tags(self, tags: Mapping[str, object]) -> None:
+    def set_tags(self, tags: Mapping[str, object], *, by_user: bool = True) -> None:
         """Set tags; the last value of a key stands."""
-        good: dict[str, str] = {}
-        for key, value in list(tags.items()):
-            try:
-                good[values.name("tag", key)] = values.plain_text(value)
-            except values.BadValue as error:
-                self._problem(error, "bad name")
-        for part in _parts(good):
+        problems = Problems(self._drop, by_user=by_user)
+        for part in _parts(self._good_texts("tag", tags, problems)):
             self.journal.append(layout.frame(records.encode(Tags(self.number, part))), len(part))
+        problems.settle()
 
     def log_artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as it is now: a copy goes to the journal.
 
-        Raises `FileNotFoundError` under ``strict`` when there is none.
+        Raises `BadValue` under ``strict`` when there is none.
         """
-        source = Path(local_path)
-        if not source.exists():
-            self._problem(
-                values.BadValue(f"artifact {str(source)!r}: no such file; pass an existing path"),
-                "bad value",
-            )
+        try:
+            source, prefix = Path(local_path), values.folder(folder)
+            if not source.exists():
+                raise values.BadValue(f"artifact {source}: no such file; pass an existing path")
+        except (TypeError, values.BadValue) as error:
+            problems = Problems(self._drop, by_user=True)
+            problems.add("bad artifact", values.BadValue(error), about=str(local_path))
+            problems.settle()
             return
-        prefix = f"{folder.strip('/')}/" if folder else ""
         if source.is_dir():
             for file in sorted(path for path in source.rglob("*") if path.is_file()):
                 self._spool(file, f"{prefix}{file.relative_to(source).as_posix()}")
@@ -252,14 +301,17 @@ class Run:
         self._append_artifact(spooled, path)
 
     def _spool(self, source: Path, path: str) -> None:
-        spooled = self._spool_path(path)
         try:
-            shutil.copyfile(source, spooled)
-            spooled.chmod(0o600)
+            spooled = self._spool_path(path)
+            try:
+                shutil.copyfile(source, spooled)
+                spooled.chmod(0o600)
+            except OSError:
+                spooled.unlink(missing_ok=True)
+                raise
         except OSError as error:
-            spooled.unlink(missing_ok=True)
             self._drop("artifact not copied", 1)
-            guard.say(f"artifact {str(source)!r} not logged: {error}")
+            guard.say_once("artifact not copied", f"artifact {str(source)!r} not logged: {error}")
             return
         self._append_artifact(spooled, path)
 
@@ -285,8 +337,7 @@ class Run:
             self.journal.forget((self.key, keys))
 
     def _drop(self, reason: str, count: int) -> None:
-        self.journal.logged += count
-        self.journal.dropped[reason] += count
+        self.journal.drop(reason, count)
 
 
 def _parts(items: dict[str, str]) -> Iterable[dict[str, str]]:

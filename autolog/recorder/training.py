@@ -63,7 +63,7 @@ class Training:
         if self.run is None:
             return
         with guard.shield("training.set_tags"):
-            self.run.set_tags(tags)
+            self.run.set_tags(tags, by_user=False)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a small text as an artifact."""

@@ -1,0 +1,48 @@
+# Each target does its own set-up: a .venv with the tested set, made once and reused.
+# PYTHON=/path/to/python picks the interpreter that the .venv is made with.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
+PYTEST_ARGS ?= -n 2
+
+.PHONY: check test demo bench-core clean
+.DELETE_ON_ERROR:
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: check
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+demo: $(INSTALLED)
+	$(PY) examples/demo.py
+
+bench-core: $(INSTALLED)
+	$(PY) benchmarks/core.py
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# A .venv that cannot run pip (half made, or of a Python that is gone) is made anew.
+$(INSTALLED): pyproject.toml constraints/tested.txt
+	@if ! { $(PY) -c '$(SUPPORTED)' && $(PY) -m pip --version; } >/dev/null 2>&1; then \
+		for python in $(CANDIDATES) none; do \
+			if [ $$python = none ]; then \
+				echo "autolog needs Python 3.10 to 3.13 with venv; none among: $(CANDIDATES)." \
+					"Name one: make PYTHON=/path/to/python" >&2; \
+				exit 1; \
+			fi; \
+			if $$python -c '$(SUPPORTED)' >/dev/null 2>&1; then break; fi; \
+		done; \
+		echo "making $(VENV) with $$python"; \
+		rm -rf $(VENV) && $$python -m venv $(VENV); \
+	fi
+	@echo "installing the tested set into $(VENV): some minutes, once"
+	$(PY) -m pip install --quiet -c constraints/tested.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,45 @@
+"""What multiprocessing's children are told by the process that starts them.
+
+It travels inside the process object, so it is as of that start whatever the start method is: the
+environment of a fork server or of a worker that is used again is older.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_PREFIX = "autolog."
+
+
+def hand_down(name: str, content: Mapping[str, Any] | None) -> None:
+    """Tell the children that start from now on; None takes it back."""
+    text = None if content is None else json.dumps(content, default=str)
+    _config()[_PREFIX + name] = text
+
+
+def handed_down(name: str) -> dict[str, Any]:
+    """What this process was told, or told itself; empty when nothing."""
+    text = _config().get(_PREFIX + name)
+    return dict(json.loads(text)) if text else {}
+
+
+def is_child() -> bool:
+    """True in a process that multiprocessing, or a package built on it, started."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and (process.parent_process() is not None or is_importing_main())
+
+
+def is_importing_main() -> bool:
+    """True while a child runs the user's main script again, only to have its functions."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and getattr(process.current_process(), "_inheriting", False)
+
+
+def _config() -> dict[str, Any]:
+    # What a process object copies from the one that makes it, authkey and daemon flag too.
+    config: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
+    return config

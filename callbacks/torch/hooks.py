@@ -1,0 +1,234 @@
+"""The places in torch where a training shows itself, and what each tells the thread's `Observer`.
+
+The user's own call stands outside every shield. Each hook is on the path of every step: no
+closures, no lists, no work that an epoch's end can do as well.
+"""
+
+# ruff: noqa: ARG001 - hooks take what torch passes
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.nn.modules.loss import _Loss
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from autolog import guard, hooks, recorder
+from autolog.callbacks.tensors import batch_size, is_readable
+from autolog.callbacks.torch import runs
+
+try:
+    from torch.amp.grad_scaler import GradScaler
+except ImportError:  # torch < 2.3
+    from torch.cuda.amp.grad_scaler import GradScaler  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+_ATTRIBUTE: Final = "_autolog_pass"
+"""Of a loader's iterator: the pass it makes."""
+
+_handles: list[RemovableHandle] = []
+_wrapped: list[tuple[object, str]] = []
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.observer = runs.Observer()
+        self.criteria = 0
+        """Criteria that are inside of each other now."""
+        self.scaled: weakref.ReferenceType[Tensor] | None = None
+        """What a gradient scaler made of the loss below."""
+        self.unscaled: Tensor | None = None
+        self.unscaled_divisor = 1
+
+
+_thread = _Thread()
+
+
+# -- on and off ------------------------------------------------------------------------------------
+
+
+def install() -> None:
+    """Hook into torch, once."""
+    if _handles:
+        return
+    _handles.append(register_optimizer_step_pre_hook(_before_step))
+    _handles.append(register_optimizer_step_post_hook(_after_step))
+    for owner, name, make in (
+        (torch.autograd, "backward", _backward),
+        (DataLoader, "__iter__", _iter),
+        (_BaseDataLoaderIter, "__next__", _next),
+        (_Loss, "__call__", _criterion),
+        (GradScaler, "scale", _scale),
+    ):
+        hooks.wrap(owner, name, make)
+        _wrapped.append((owner, name))
+    atexit.register(_at_exit)
+
+
+def remove() -> None:
+    """Take every hook out of torch, and end the runs that they log to."""
+    for handle in _handles:
+        handle.remove()
+    for owner, name in _wrapped:
+        hooks.unwrap(owner, name)
+    _handles.clear()
+    _wrapped.clear()
+    atexit.unregister(_at_exit)
+    with guard.shield("torch.remove"):
+        runs.finish_all()
+
+
+def _at_exit() -> None:
+    """Log the epochs that were left by ``break``; one that an exception left is none."""
+    if getattr(sys, "last_value", None) is None:
+        with guard.shield("torch.exit"):
+            runs.close_epochs()
+
+
+def _is_off() -> bool:
+    """True where a hook has nothing to do: removed, or inside another framework's training."""
+    return not _handles or recorder.get().in_training
+
+
+# -- loaders ---------------------------------------------------------------------------------------
+
+_shield_loader = guard.shield("torch.loader")
+
+
+def _iter(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __iter__(self: Any) -> Any:  # noqa: N807 - stands for the method
+        iterator = original(self)
+        with _shield_loader:
+            begun = None if _is_off() else _thread.observer.begin(self, iterator)
+            setattr(iterator, _ATTRIBUTE, begun)
+        return iterator
+
+    return __iter__
+
+
+def _next(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __next__(self: Any) -> Any:  # noqa: N807 - stands for the method
+        try:
+            batch = original(self)
+        except StopIteration:
+            with _shield_loader:
+                _exhausted(self)
+            raise
+        with _shield_loader:
+            moved = getattr(self, _ATTRIBUTE, None)
+            if moved is not None:
+                _thread.observer.tracker.advance(moved, batch_size(batch))
+        return batch
+
+    return __next__
+
+
+def _exhausted(iterator: object) -> None:
+    ended = getattr(iterator, _ATTRIBUTE, None)
+    if ended is not None:
+        _thread.observer.tracker.exhaust(ended)
+        _thread.observer.report()
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+_shield_loss = guard.shield("torch.loss")
+
+
+def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+        divisor = 0
+        with _shield_loss:
+            if grad_tensors is None and is_readable(tensors) and not _is_off():
+                divisor = _divisor(tensors)
+        result = original(tensors, grad_tensors, *args, **kwargs)
+        if divisor:
+            with _shield_loss:
+                _heard(tensors, divisor)
+        return result
+
+    return backward
+
+
+def _divisor(loss: Tensor) -> int:
+    """The integer by which a loss has been divided, else 1; the graph must still be there."""
+    node = loss.grad_fn
+    if type(node).__name__ == "DivBackward0":
+        other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
+        if other is not None and other.is_cpu and other.dtype is torch.int64 and other.dim() == 0:
+            return max(1, int(other))
+    return 1
+
+
+def _heard(loss: Tensor, divisor: int) -> None:
+    """A loss has been propagated back; what a scaler scaled counts as it was before."""
+    thread = _thread
+    if thread.scaled is not None:
+        if thread.scaled() is loss and thread.unscaled is not None:
+            loss, divisor = thread.unscaled, thread.unscaled_divisor
+        thread.scaled = thread.unscaled = None
+    thread.observer.tracker.loss(loss, divisor)
+
+
+def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
+    def scale(self: Any, outputs: Any) -> Any:
+        scaled = original(self, outputs)
+        with _shield_loss:
+            if scaled is not outputs and is_readable(outputs) and not _is_off():
+                thread = _thread
+                thread.scaled, thread.unscaled = weakref.ref(scaled), outputs.detach()
+                thread.unscaled_divisor = _divisor(outputs)
+        return scaled
+
+    return scale
+
+
+def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - stands for the method
+        thread = _thread
+        tracker = thread.observer.tracker
+        if thread.criteria or not tracker.wants_score() or _is_off():
+            return original(self, *args, **kwargs)
+        thread.criteria += 1
+        try:
+            value = original(self, *args, **kwargs)
+        finally:
+            thread.criteria -= 1
+        with _shield_loss:
+            if is_readable(value):
+                tracker.score(value, has_graph=value.requires_grad)
+        return value
+
+    return __call__
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+_shield_step = guard.shield("torch.step")
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    with _shield_step:
+        _thread.observer.tracker.enter_step()
+
+
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    with _shield_step:
+        observer = _thread.observer
+        if observer.tracker.leave_step():
+            observer.stepped(optimizer)

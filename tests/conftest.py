@@ -1,0 +1,124 @@
+"""What every test gets: a home of its own, and the proof that it left nothing behind."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from faults import FaultyProxy
+from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
+
+import autolog.guard
+
+os.environ.update(QUIET_MLFLOW)
+
+_OUTSIDE = ("AUTOLOG_", "AZUREML_", "DATABRICKS_", "MLFLOW_", "PYTHONPATH")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A running ``mlflow server`` that the tests of this process share."""
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow-server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def faulty(mlflow_server: MlflowServer) -> Iterator[FaultyProxy]:
+    """A proxy before `mlflow_server` that misbehaves on demand."""
+    with FaultyProxy(mlflow_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(autouse=True)
+def autolog_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swallowed: object
+) -> Iterator[Path]:
+    """An ``AUTOLOG_DIR`` of the test's own; nothing of ours outlives the test.
+
+    The working folder is the test's, and no setting comes from outside. At the end this process's
+    session, the shippers of this home and the scripts of the test are ended; what is still there
+    then is a leak and fails the test. (`swallowed` is asked for so that it looks last.)
+    """
+    environment = dict(os.environ)
+    home = tmp_path / "autolog-home"
+    for name in environment:
+        if name.startswith(_OUTSIDE) and name not in QUIET_MLFLOW:
+            del os.environ[name]
+    os.environ["AUTOLOG_DIR"] = str(home)
+    monkeypatch.chdir(tmp_path)
+    yield home
+    _end_session()
+    _forget_mlflow()
+    os.environ.clear()
+    os.environ.update(environment)
+    end_started_scripts()
+    for process in _processes_in(home):
+        if "autolog.shipper" in " ".join(process.cmdline()):
+            process.kill()
+    try:
+        eventually(lambda: not _processes_in(home), 5)
+        eventually(lambda: not _our_threads(), 5)
+    except AssertionError:
+        leaked = [*_processes_in(home), *_our_threads()]
+        for process in _processes_in(home):
+            process.kill()
+        pytest.fail(f"left behind: {leaked}")
+
+
+@pytest.fixture(autouse=True)
+def swallowed() -> Iterator[list[tuple[str, Exception]]]:
+    """What the guard keeps from a user fails the test, unless the test takes it out of here."""
+    guard = autolog.guard
+    guard.swallowed.clear()
+    yield guard.swallowed
+    errors = list(guard.swallowed)
+    guard.swallowed.clear()
+    guard.failures.clear()
+    guard._said.clear()
+    guard.strict = guard.silent = False
+    for place, error in errors:
+        raise AssertionError(f"swallowed at {place}: {error!r}") from error
+
+
+def _end_session() -> None:
+    module = sys.modules.get("autolog.session")
+    session = module and module._session
+    if session is None:
+        return
+    session.shutdown(0)
+    session.keeper.stop()
+    atexit.unregister(session._at_exit)
+    module._session = None
+
+
+def _forget_mlflow() -> None:
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is None:
+        return
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+    mlflow.tracking.fluent._active_experiment_id = None
+
+
+def _processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _our_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("autolog-")]

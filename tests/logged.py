@@ -1,0 +1,71 @@
+"""What a test's processes have logged, read from their journals by the project's own reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autolog.journal import layout
+from autolog.journal.owner import Life
+from autolog.journal.reader import Reader
+from autolog.records import Artifact, Decoder, Metrics, Params, RunEnd, RunStart, Tags
+
+
+@dataclass
+class LoggedRun:
+    """One run, as the records say it."""
+
+    start: RunStart
+    status: str | None = None
+    """None: it is still open."""
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """By name, (step, value) in the order of logging."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Artifacts by path."""
+
+    @property
+    def model(self) -> str:
+        """The class that the run is named after."""
+        return self.start.name.rpartition("-")[0]
+
+    def values(self, key: str) -> list[float]:
+        """The values of a metric without their steps."""
+        return [value for _, value in self.metrics.get(key, [])]
+
+
+def logged_runs(home: Path) -> list[LoggedRun]:
+    """Every run in the journals under an ``AUTOLOG_DIR``, those of one process in their order.
+
+    Journals must be unshipped (``mode="offline"``), and short enough for one segment.
+    """
+    controls = sorted(home.glob(f"*/*/{layout.CONTROL}"))
+    return [run for control in controls for run in _runs_of(control.parent)]
+
+
+def _runs_of(journal: Path) -> list[LoggedRun]:
+    runs: dict[int, LoggedRun] = {}
+    decoder = Decoder()
+    for frame in Reader(journal).frames(Life.ALIVE):
+        record = decoder.decode(frame.body)
+        if isinstance(record, RunStart):
+            runs[record.run] = LoggedRun(record, tags=dict(record.tags))
+        elif isinstance(record, Artifact):
+            file = journal / layout.FILES / record.file
+            runs[record.run].texts[record.path] = file.read_text(encoding="utf-8")
+        elif record is not None:
+            _note(runs[record.run], record)
+    return list(runs.values())
+
+
+def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:
+    if isinstance(record, Metrics):
+        for key, value in zip(record.keys, record.values, strict=True):
+            run.metrics.setdefault(key, []).append((record.step, value))
+    elif isinstance(record, Params):
+        run.params.update(record.params)
+    elif isinstance(record, Tags):
+        run.tags.update(record.tags)
+    else:
+        run.status = record.status

@@ -1,0 +1,249 @@
+"""What tests are made with: bounded polling, fresh processes and a real MLflow server."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+
+QUIET_MLFLOW = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""Keeps MLflow from phoning home and from starting helpers that no test needs."""
+
+
+def eventually(check: Callable[[], T], timeout: float = 10.0, every: float = 0.05) -> T:
+    """The first true result of `check`; after `timeout` seconds an ``AssertionError``.
+
+    An ``AssertionError`` of `check` counts as false, and the last one is the cause of ours.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        failure = None
+        try:
+            result = check()
+        except AssertionError as error:
+            failure = error
+        else:
+            if result:
+                return result
+        if time.monotonic() > deadline:
+            shown = failure or f"the last answer was {result!r}"
+            raise AssertionError(f"not within {timeout} s: {shown}") from failure
+        time.sleep(every)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_script(
+    source: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    python: Path | str = sys.executable,
+) -> subprocess.CompletedProcess[str]:
+    """Run `source` as ``train.py`` in `cwd`, in a fresh process with `env` on top of ours.
+
+    Past `timeout` seconds the process and its children are killed, and ``AssertionError`` raised.
+    """
+    process = start_script(source, cwd=cwd, env=env, python=python)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {timeout} s:\n{out}\n{err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_script(
+    source: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    python: Path | str = sys.executable,
+) -> subprocess.Popen[str]:
+    """Start `source` as ``train.py`` in `cwd`; the end of the test kills what is left of it."""
+    script = cwd / "train.py"
+    script.write_text(textwrap.dedent(source))
+    process = subprocess.Popen(
+        [str(python), str(script)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_started_scripts() -> None:
+    """Kill every script of this test, with the children that stayed in its session."""
+    while _started:
+        process = _started.pop()
+        kill_group(process)
+        process.communicate()
+
+
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL to the process group that `process` leads."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+class Point(NamedTuple):
+    """One stored value of a metric."""
+
+    key: str
+    step: int
+    timestamp: int
+    value: float
+
+
+class SqliteStore:
+    """What MLflow keeps in the SQLite file `path`, read without MLflow."""
+
+    def __init__(self, path: Path) -> None:
+        self.uri = f"sqlite:///{path}"
+        self._path = path
+
+    def points(self, run_id: str) -> set[Point]:
+        """Every stored value of a run.
+
+        NaN comes as ``math.nan`` itself, which a set finds again; MLflow stores infinities as the
+        largest floats.
+        """
+        rows = self._rows(
+            "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ?", run_id
+        )
+        return {Point(*row, math.nan if is_nan else value) for *row, value, is_nan in rows}
+
+    def run_ids(self) -> list[str]:
+        """Every run, the oldest first."""
+        return [run for (run,) in self._rows("SELECT run_uuid FROM runs ORDER BY start_time")]
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        uri = f"file:{self._path}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
+            return database.execute(query, values).fetchall()
+
+
+class MlflowServer:
+    """A real ``mlflow server`` over SQLite in `root`, on a port of its own; it serves artifacts."""
+
+    def __init__(self, root: Path, workers: int = 1) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._root = root
+        self.store = SqliteStore(root / "mlflow.db")
+        self._workers = workers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout: float = 60) -> None:
+        """Start, or start again on the same port and database; returns once it answers."""
+        with (self._root / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                    *("--port", str(self.port), "--workers", str(self._workers)),
+                    *("--backend-store-uri", self.store.uri),
+                    *("--artifacts-destination", str(self._root / "artifacts")),
+                ],
+                cwd=self._root,
+                env=_environment_of_a_server(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        eventually(self._healthy, timeout)
+
+    def stop(self) -> None:
+        """End it as an administrator would (SIGTERM)."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def client(self) -> MlflowClient:
+        """MLflow's own client of this server."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.url)
+
+    def points(self, run_id: str) -> set[Point]:
+        """Every stored value of a run; a dead server has them too."""
+        return self.store.points(run_id)
+
+    def run_ids(self) -> list[str]:
+        """Every run on the server, the oldest first."""
+        return self.store.run_ids()
+
+    def _healthy(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError((self._root / "server.log").read_text())
+        return answers(f"{self.url}/health")
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, how)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            kill_group(self._process)
+            self._process.wait()
+        kill_group(self._process)  # a worker that outlived its leader
+        self._process = None
+
+
+def answers(url: str) -> bool:
+    """True when `url` gives 200 within a second."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _environment_of_a_server() -> dict[str, str]:
+    """The machine's environment, less what a test set for the client side."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AUTOLOG_", "MLFLOW_"))
+    }
+    return {**kept, **QUIET_MLFLOW}

@@ -1,0 +1,300 @@
+"""Servers that are away, slow, sick or wrong: the training is the same, and everything arrives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import FaultyProxy
+from support import MlflowServer, eventually, run_script, start_script
+from trainings import (
+    KEYS,
+    STEPS,
+    Trained,
+    accounts,
+    arrives,
+    dead_letters,
+    everything_of_a_training,
+    fresh_name,
+    is_all_read,
+    run_named,
+    shippers,
+    stored,
+    train,
+)
+
+EXIT_SECONDS = 2.0
+NOISE_SECONDS = 2.0
+QUICK_EXIT = {"AUTOLOG_EXIT_TIMEOUT": str(EXIT_SECONDS)}
+
+FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
+    "refused": FaultyProxy.refuse,
+    "black hole": FaultyProxy.black_hole,
+    "500": lambda proxy: proxy.status(500),
+    "503": lambda proxy: proxy.status(503),
+    "429": lambda proxy: proxy.status(429),
+    "429 with Retry-After": lambda proxy: proxy.status(429, retry_after=3),
+    "401": lambda proxy: proxy.status(401),
+    "HTML": FaultyProxy.html,
+    "reply lost": FaultyProxy.lose_reply,
+    "reply cut": FaultyProxy.cut,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """The same training with the server up."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    return train(mlflow_server.url, home, env={"AUTOLOG_DIR": str(home / "home")})
+
+
+def assert_as_undisturbed(trained: Trained, undisturbed: Trained) -> None:
+    """The same result, in the same time but for noise and the stated wait at exit."""
+    assert trained.result == undisturbed.result
+    assert trained.seconds <= 1.5 * undisturbed.seconds + NOISE_SECONDS / 2
+    assert trained.whole <= undisturbed.whole + EXIT_SECONDS + NOISE_SECONDS
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_outage_costs_neither_time_nor_data(
+    fault: str,
+    faulty: FaultyProxy,
+    mlflow_server: MlflowServer,
+    undisturbed: Trained,
+    tmp_path: Path,
+    autolog_home: Path,
+) -> None:
+    """A training through an outage is the same, and each value is stored once when it is over."""
+    FAULTS[fault](faulty)
+    trained = train(faulty.url, tmp_path, env=QUICK_EXIT)
+    assert_as_undisturbed(trained, undisturbed)
+    assert faulty.count() > 0 or fault == "refused"
+    faulty.pass_on()
+    arrives(mlflow_server, trained.name, everything_of_a_training())
+    eventually(lambda: run_named(mlflow_server, trained.name).info.status == "FINISHED")
+    assert dead_letters(autolog_home) == []
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A server that the test may kill."""
+    server = MlflowServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_killed_in_the_middle_gets_everything_later(
+    own_server: MlflowServer, tmp_path: Path
+) -> None:
+    """A server killed while values stream in has each of them once after its restart."""
+    name = fresh_name()
+    source = f"""
+        import time, autolog
+        autolog.enable(batch_seconds=0.1)
+        with autolog.run("{name}"):
+            for step in range(600):
+                autolog.log_metrics({{"loss": step / 8}}, step=step)
+                time.sleep(0.01)
+    """
+    process = start_script(source, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": own_server.url})
+    eventually(lambda: stored(own_server, name), 30)
+    own_server.kill()
+    assert process.wait(30) == 0
+    before = len(own_server.points(own_server.run_ids()[0]))
+    assert 0 < before < 600
+    own_server.start()
+    arrives(own_server, name, {("loss", step, step / 8) for step in range(600)}, 40)
+
+
+def test_a_server_error_that_lasts_refuses_nothing(
+    faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """However often a server answers 500 to everything, no value is taken for refused."""
+    name = fresh_name()
+    source = f"""
+        import autolog
+        autolog.enable(batch_seconds=0.05)
+        with autolog.run("{name}") as run:
+            autolog.flush(20)
+            print(run.run_id, flush=True)
+            input_pipe = open("go")
+            input_pipe.read()
+            autolog.log_metrics({{"loss": 1.0}}, step=0)
+    """
+    go = tmp_path / "go"
+    subprocess.run(["mkfifo", str(go)], check=True)
+    process = start_script(
+        source, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": faulty.url, **QUICK_EXIT}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() != "None\n"
+    faulty.status(500)
+    go.write_text("")
+    eventually(lambda: faulty.count("log-batch") >= 8, 40)
+    assert dead_letters(autolog_home) == []
+    faulty.pass_on()
+    arrives(mlflow_server, name, {("loss", 0, 1.0)})
+    assert [account.rejected for account in accounts(autolog_home)] == [{}]
+
+
+def test_a_shipper_started_anew_sends_what_the_first_could_not(
+    faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """With training and shipper gone, `ship` in a fresh process brings everything."""
+    faulty.refuse()
+    trained = train(faulty.url, tmp_path, env=QUICK_EXIT)
+    for process in shippers(autolog_home):
+        process.kill()
+        process.wait(10)
+    faulty.pass_on()
+    (group,) = (entry for entry in autolog_home.iterdir() if entry.is_dir())
+    code = "import sys; from pathlib import Path; from autolog.shipper import ship; "
+    code += "ship(Path(sys.argv[1]), sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, str(group), faulty.url], check=True, timeout=40)
+    assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
+
+
+# -- one sick run, one bad record ------------------------------------------------------------------
+
+
+def test_an_unknown_run_blocks_no_other(
+    mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """A run id that the server does not know is set aside and counted; what comes after arrives."""
+    name = fresh_name()
+    source = f"""
+        import autolog, os
+        autolog.enable()
+        autolog.log_metrics({{"lost": 1.0}}, step=0)
+        del os.environ["MLFLOW_RUN_ID"]
+        with autolog.run("{name}"):
+            autolog.log_metrics({{"loss": 2.0}}, step=0)
+        receipt = autolog.flush(20)
+        print(receipt.acknowledged, receipt.pending, sum(receipt.rejected.values()))
+    """
+    env = {"MLFLOW_TRACKING_URI": mlflow_server.url, "MLFLOW_RUN_ID": "f" * 32}
+    done = run_script(source, cwd=tmp_path, env=env)
+    assert stored(mlflow_server, name) == [("loss", 0, 2.0)]
+    acknowledged, pending, rejected = map(int, done.stdout.split())
+    assert (pending, rejected) == (0, 1)
+    assert acknowledged >= 1
+    assert len(list(autolog_home.glob("*/*/held/*/meta.json"))) == 1
+
+
+DELETIONS = {
+    "run": "client.delete_run(run.run_id)",
+    "experiment": "client.delete_experiment(client.get_experiment_by_name('{name}').experiment_id)",
+}
+
+
+@pytest.mark.parametrize("deleted", DELETIONS)
+def test_a_deleted_run_blocks_no_other(
+    deleted: str, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """A run deleted on the server, or with its experiment, is set aside; the others arrive."""
+    name = fresh_name()
+    deletion = DELETIONS[deleted].format(name=name)
+    source = f"""
+        import autolog
+        from mlflow import MlflowClient
+        client = MlflowClient("{mlflow_server.url}")
+        autolog.enable(tracking_uri="{mlflow_server.url}")
+        open("note.txt", "w").write("note")
+        with autolog.run("sick", experiment="{name}") as run:
+            autolog.log_metrics({{"kept": 1.0}}, step=0)
+            autolog.flush(20)
+            {deletion}
+            autolog.log_metrics({{"late": 1.0}}, step=1)
+            autolog.log_params({{"p": 1}})
+            autolog.log_artifact("note.txt")
+            with autolog.run("{name}", experiment="{name}-other"):
+                autolog.log_metrics({{"loss": 2.0}}, step=0)
+        receipt = autolog.flush(20)
+        print(receipt.pending, sum(receipt.rejected.values()), receipt.rejected)
+    """
+    done = run_script(source, cwd=tmp_path)
+    assert stored(mlflow_server, name) == [("loss", 0, 2.0)]
+    assert done.stdout.startswith("0 3 "), done.stdout + done.stderr
+    assert len(list(autolog_home.glob("*/*/held/*/meta.json"))) == 1
+
+
+def test_a_bad_record_costs_no_good_one(
+    mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """A param changed behind our back becomes a dead letter, with the server's words, alone."""
+    name = fresh_name()
+    source = f"""
+        import autolog
+        from mlflow import MlflowClient
+        autolog.enable(tracking_uri="{mlflow_server.url}", batch_seconds=0.1)
+        with autolog.run("{name}") as run:
+            autolog.log_metrics({{"loss": 0.0}}, step=0)
+            autolog.flush(20)
+            MlflowClient("{mlflow_server.url}").log_param(run.run_id, "p50", "other")
+            autolog.log_params({{f"p{{i}}": i for i in range(100)}})
+            autolog.log_metrics({{"loss": 1.0}}, step=1)
+            receipt = autolog.flush(20)
+        print(receipt.pending, sum(receipt.rejected.values()))
+    """
+    done = run_script(source, cwd=tmp_path)
+    assert done.stdout == "0 1\n"
+    run = run_named(mlflow_server, name)
+    expected = {f"p{i}": str(i) for i in range(100)} | {"p50": "other"}
+    assert run.data.params == expected
+    assert stored(mlflow_server, name) == [("loss", 0, 0.0), ("loss", 1, 1.0)]
+    (letter,) = dead_letters(autolog_home)
+    assert letter["params"] == {"p50": "50"}
+    assert "p50" in letter["reason"]
+
+
+def test_what_a_server_chokes_on_is_told_from_an_outage(
+    faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """Content that makes a server answer 500 each time becomes a dead letter, alone."""
+    from faults import Reply, _pass
+
+    def choke(handler: object, request: object) -> None:
+        if b"poison" in request.body:  # type: ignore[attr-defined]
+            handler.send(Reply(500, b"{}"))  # type: ignore[attr-defined]
+        else:
+            _pass(handler, request)  # type: ignore[arg-type]
+
+    faulty._switch(choke)
+    name = fresh_name()
+    source = f"""
+        import autolog
+        autolog.enable(tracking_uri="{faulty.url}")
+        with autolog.run("{name}"):
+            for step in range(500):
+                autolog.log_metrics({{"loss": step / 2}}, step=step)
+            autolog.log_metrics({{"poison": 1.0}}, step=0)
+            for step in range(500, 1000):
+                autolog.log_metrics({{"loss": step / 2}}, step=step)
+        print(autolog.flush(30).pending)
+    """
+    done = run_script(source, cwd=tmp_path)
+    assert done.stdout == "0\n"
+    assert stored(mlflow_server, name) == [("loss", step, step / 2) for step in range(1000)]
+    (letter,) = dead_letters(autolog_home)
+    assert [metric["key"] for metric in letter["metrics"]] == ["poison"]
+
+
+def test_a_journal_that_cannot_be_kept_costs_no_other(
+    mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """Where the account of one journal cannot be written, the journals beside it are shipped."""
+    trained = train(mlflow_server.url, tmp_path)
+    arrives(mlflow_server, trained.name, everything_of_a_training())
+    (group,) = (entry for entry in autolog_home.iterdir() if entry.is_dir())
+    eventually(lambda: not shippers(autolog_home))
+    (journal,) = (entry for entry in group.iterdir() if entry.is_dir())
+    (journal / "progress.json").unlink()
+    (journal / "progress.json").mkdir()
+    other = train(mlflow_server.url, tmp_path)
+    arrives(mlflow_server, other.name, everything_of_a_training())

@@ -1,0 +1,541 @@
+# ruff: noqa: ARG002, N803 - fit(self, X, y) is how scikit-learn calls; fixtures are asked for by name
+
+from __future__ import annotations
+
+import gc
+import inspect
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import sklearn.base
+from logged import LoggedRun, logged_runs
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_breast_cancer
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    BaggingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.feature_selection import SelectFromModel
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import LabelBinarizer, LabelEncoder, StandardScaler
+from support import run_script
+
+import autolog
+from autolog.callbacks import sklearn as integration
+from autolog.callbacks.sklearn import autologged
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+Logged = Callable[[], list[LoggedRun]]
+
+X, Y = load_breast_cancer(return_X_y=True)
+X = StandardScaler().fit_transform(X)[:200]
+Y = Y[:200]
+
+
+@pytest.fixture
+def logged(autolog_home: Path) -> Logged:
+    """The runs so far, with autolog enabled."""
+    autolog.enable(mode="offline", silent=True)
+    return lambda: logged_runs(autolog_home)
+
+
+@pytest.fixture
+def off(autolog_home: Path) -> Logged:
+    """The runs so far, with autolog not enabled."""
+    autolog.enable(mode="offline", silent=True)
+    autolog.disable()
+    return lambda: logged_runs(autolog_home)
+
+
+def only(runs: list[LoggedRun]) -> LoggedRun:
+    """The one run that there must be."""
+    (run,) = runs
+    return run
+
+
+class Voter(ClassifierMixin, BaseEstimator):
+    """A user's estimator, whose fit calls other fits, in threads too."""
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any) -> Voter:
+        fit = joblib.delayed(lambda c: LogisticRegression(C=c).fit(X, y))
+        self.models_ = joblib.Parallel(self.n_jobs, backend="threading")(map(fit, (0.1, 1.0)))
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return self.models_[0].predict(X)
+
+
+class Chatty(LogisticRegression):
+    """A user's subclass that calls the original."""
+
+    def fit(self, X: Any, y: Any) -> Chatty:
+        super().fit(X, y)
+        return self
+
+
+class TestWhatIsLogged:
+    def test_loss_curve_of_a_perceptron_in_a_pipeline(self, logged: Logged) -> None:
+        """epoch_loss is the last step's loss curve, and params are those of every step."""
+        model = make_pipeline(StandardScaler(), MLPClassifier((4,), max_iter=5, alpha=0.25))
+        assert model.fit(X, Y) is model
+        run = only(logged())
+        assert run.metrics["epoch_loss"] == list(enumerate(model[-1].loss_curve_))
+        assert run.metrics["n_iter"] == [(0, 5)]
+        assert run.params["mlpclassifier__alpha"] == "0.25"
+        assert run.params["standardscaler__with_mean"] == "True"
+        assert (run.model, run.status) == ("Pipeline", "FINISHED")
+        assert run.tags["mlflow.autologging"] == "sklearn"
+        assert run.tags["estimator_name"] == "Pipeline"
+        assert run.tags["estimator_class"] == "sklearn.pipeline.Pipeline"
+
+    def test_gradient_boosting_against_its_staged_predictions(self, logged: Logged) -> None:
+        """epoch_loss at step i is the mean squared error after i + 1 trees, by hand."""
+        model = GradientBoostingRegressor(n_estimators=6).fit(X, Y)
+        by_hand = [float(np.mean((Y - guess) ** 2)) for guess in model.staged_predict(X)]
+        run = only(logged())
+        assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(6))
+        assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_histogram_boosting_against_its_staged_predictions(self, logged: Logged) -> None:
+        """epoch_loss is a positive loss, without the value from before the first tree."""
+        model = HistGradientBoostingClassifier(
+            max_iter=6, early_stopping=True, validation_fraction=None
+        ).fit(X, Y)
+        by_hand = [log_loss(Y, p) for p in model.staged_predict_proba(X)]
+        run = only(logged())
+        assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(6))
+        assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_a_score_is_no_loss(self, logged: Logged) -> None:
+        """A curve that holds accuracies does not become epoch_loss."""
+        model = HistGradientBoostingClassifier(max_iter=4, early_stopping=True, scoring="accuracy")
+        model.fit(X, Y)
+        run = only(logged())
+        assert "epoch_loss" not in run.metrics
+        assert run.values("validation_score") == list(model.validation_score_[1:])
+
+    def test_nothing_is_invented_without_a_curve(self, logged: Logged) -> None:
+        """An estimator that keeps no losses has its number of iterations and no epoch_loss."""
+        model = LogisticRegression(C=0.5).fit(X, Y)
+        run = only(logged())
+        assert run.metrics == {"n_iter": [(0, model.n_iter_[0])]}
+        assert run.params["C"] == "0.5"
+
+    def test_warm_start_logs_what_the_fit_added(self, logged: Logged) -> None:
+        """The second fit's run holds the second half of the curve, from step 0."""
+        model = MLPClassifier((3,), max_iter=4, warm_start=True).fit(X, Y)
+        model.fit(X, Y)
+        first, second = logged()
+        assert len(model.loss_curve_) == 8
+        assert first.values("epoch_loss") == model.loss_curve_[:4]
+        assert second.metrics["epoch_loss"] == list(enumerate(model.loss_curve_[4:]))
+
+    def test_search_has_its_own_params_and_the_winner(self, logged: Logged) -> None:
+        """A search logs its settings, best_<param>, and the best score as best_cv_score."""
+        search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]}, cv=2).fit(X, Y)
+        run = only(logged())
+        assert run.params["cv"] == "2"
+        assert run.params["best_C"] == str(search.best_params_["C"])
+        assert not any("estimator__" in name for name in run.params)
+        assert run.metrics["best_cv_score"] == [(0, search.best_score_)]
+
+    def test_params_are_those_after_the_fit(self, logged: Logged) -> None:
+        """What a fit changes in the params is what is logged."""
+
+        class Choosing(BaseEstimator):
+            def __init__(self, k: int | None = None) -> None:
+                self.k = k
+
+            def fit(self, X: Any) -> Choosing:
+                self.k = len(X)
+                return self
+
+        Choosing().fit(X)
+        assert only(logged()).params["k"] == "200"
+
+
+class TestOneRunATraining:
+    @pytest.mark.parametrize(
+        "train",
+        [
+            lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
+            lambda: make_pipeline(StandardScaler(), KMeans(2)).fit_predict(X),
+            lambda: GridSearchCV(Voter(), {"n_jobs": [1, 2]}, cv=2).fit(X, Y),
+            lambda: RandomForestClassifier(4, n_jobs=2).fit(X, Y),
+            lambda: VotingClassifier([("a", LogisticRegression()), ("b", Voter())]).fit(X, Y),
+            lambda: StackingClassifier([("a", LogisticRegression()), ("b", Voter())]).fit(X, Y),
+            lambda: BaggingClassifier(LogisticRegression(), 3, n_jobs=2).fit(X, Y),
+            lambda: Voter(n_jobs=2).fit(X, Y),
+            lambda: Chatty().fit(X, Y),
+            lambda: KMeans(2).fit_predict(X),
+        ],
+        ids=(
+            "pipeline pipeline-fit_predict search forest voting stacking bagging "
+            "user-class-with-threads user-subclass fit_predict"
+        ).split(),
+    )
+    def test_outermost_fit_alone(self, logged: Logged, train: Callable[[], object]) -> None:
+        """Whatever is fitted inside a fit, one run comes of it."""
+        train()
+        assert only(logged()).status == "FINISHED"
+
+    def test_search_in_threads(self, logged: Logged) -> None:
+        """The candidates that joblib fits in other threads belong to the search."""
+        with joblib.parallel_config("threading", n_jobs=2):
+            GridSearchCV(Voter(), {"n_jobs": [1, 2]}, cv=2).fit(X, Y)
+        assert only(logged()).model == "GridSearchCV"
+
+    def test_search_in_worker_processes_with_a_class_of_main(
+        self, tmp_path: Path, autolog_home: Path
+    ) -> None:
+        """A class of the script itself, patched as it is, travels to loky's workers and back."""
+        done = run_script(
+            """
+            import autolog
+            autolog.enable()
+            from sklearn.base import BaseEstimator, ClassifierMixin
+            from sklearn.datasets import load_breast_cancer
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.model_selection import GridSearchCV
+
+            class Mine(ClassifierMixin, BaseEstimator):
+                def __init__(self, c=1.0):
+                    self.c = c
+                def fit(self, X, y):
+                    self.model_ = LogisticRegression(C=self.c, max_iter=50).fit(X, y)
+                    self.classes_ = self.model_.classes_
+                    return self
+                def predict(self, X):
+                    return self.model_.predict(X)
+
+            X, y = load_breast_cancer(return_X_y=True)
+            search = GridSearchCV(Mine(), {"c": [0.1, 1.0]}, cv=2, n_jobs=2).fit(X, y)
+            assert 0.8 < search.best_score_ <= 1
+            """,
+            cwd=tmp_path,
+            env={"AUTOLOG_MODE": "offline", "PYTHONWARNINGS": "ignore"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert only(logged_runs(autolog_home)).model == "GridSearchCV"
+
+    @pytest.mark.parametrize(
+        "prepare",
+        [
+            lambda: StandardScaler().fit_transform(X),
+            lambda: PCA(2).fit(X),
+            lambda: make_pipeline(StandardScaler(), PCA(2)).fit_transform(X),
+            lambda: SelectFromModel(LogisticRegression()).fit(X, Y),
+            lambda: LabelEncoder().fit(Y),
+            lambda: LabelBinarizer().fit_transform(Y),
+        ],
+        ids="scaler pca pipeline selection labels binarizer".split(),
+    )
+    def test_transformers_are_no_trainings(
+        self, logged: Logged, prepare: Callable[[], object]
+    ) -> None:
+        """Preparing data on its own opens no run."""
+        prepare()
+        assert logged() == []
+
+    def test_folds_are_no_trainings(self, logged: Logged) -> None:
+        """The fits of cross_val_score open no run each, nor do the fits inside them."""
+        cross_val_score(Voter(), X, Y, cv=2)
+        assert logged() == []
+
+    @pytest.mark.parametrize("pooled", [False, True], ids=["threads", "pool"])
+    def test_trainings_of_several_threads(self, logged: Logged, pooled: bool) -> None:
+        """Three fits at once in three threads are three runs, each whole."""
+        together = threading.Barrier(3)
+
+        class Waiting(Ridge):
+            def fit(self, X: Any, y: Any) -> Waiting:
+                together.wait(20)
+                super().fit(X, y)
+                return self
+
+        if pooled:
+            with ThreadPool(3) as pool:
+                pool.map(lambda alpha: Waiting(alpha=alpha).fit(X, Y), [1, 2, 3])
+        else:
+            threads = [
+                threading.Thread(target=Waiting(alpha=a).fit, args=(X, Y)) for a in (1, 2, 3)
+            ]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+        assert sorted(run.params["alpha"] for run in logged()) == ["1", "2", "3"]
+        assert {run.status for run in logged()} == {"FINISHED"}
+
+    def test_pause(self, logged: Logged) -> None:
+        """What trains while autolog is paused is not logged."""
+        with autolog.pause():
+            LogisticRegression().fit(X, Y)
+        assert logged() == []
+
+    def test_fits_of_one_object_in_the_users_run(self, logged: Logged) -> None:
+        """In a run of the user's the second fit goes on where the first one's epochs ended."""
+        model = GradientBoostingRegressor(n_estimators=3, random_state=0)
+        with autolog.run("mine"):
+            model.fit(X, Y)
+            model.fit(X, Y)
+        run = only(logged())
+        assert run.metrics["epoch_loss"] == list(enumerate([*model.train_score_] * 2))
+
+
+class TestPartialFit:
+    def test_loop_is_one_run_with_a_step_a_call(self, logged: Logged) -> None:
+        """Each call of partial_fit is a step; the run ends when the estimator is let go."""
+        model = MLPClassifier((3,), learning_rate_init=0.5)
+        for start in (0, 50, 100):
+            model.partial_fit(X[start : start + 50], Y[start : start + 50], classes=[0, 1])
+        curve = list(model.loss_curve_)
+        run = only(logged())
+        assert run.status is None
+        assert run.metrics["samples_seen"] == [(0, 50), (1, 100), (2, 150)]
+        assert run.metrics["epoch_loss"] == list(enumerate(curve))
+        assert run.params["learning_rate_init"] == "0.5"
+        del model
+        gc.collect()
+        assert only(logged()).status == "FINISHED"
+
+    def test_estimators_by_turns_have_a_run_each(self, logged: Logged) -> None:
+        """Two estimators trained alternately do not share a run."""
+        models = [SGDClassifier(alpha=0.1), SGDClassifier(alpha=0.2)]
+        for _ in range(2):
+            for model in models:
+                model.partial_fit(X, Y, classes=[0, 1])
+        assert [run.params["alpha"] for run in logged()] == ["0.1", "0.2"]
+        assert [len(run.metrics["samples_seen"]) for run in logged()] == [2, 2]
+
+    def test_fit_ends_the_loop(self, logged: Logged) -> None:
+        """A fit of the same estimator is a training of its own."""
+        model = SGDClassifier().partial_fit(X, Y, classes=[0, 1])
+        model.fit(X, Y)
+        assert [run.status for run in logged()] == ["FINISHED", "FINISHED"]
+
+    def test_disable_ends_the_loop(self, logged: Logged) -> None:
+        """Switching off ends the runs that no further call could reach."""
+        model = SGDClassifier().partial_fit(X, Y, classes=[0, 1])
+        autolog.disable()
+        model.partial_fit(X, Y)
+        assert only(logged()).status == "FINISHED"
+        assert len(only(logged()).metrics["samples_seen"]) == 1
+
+    def test_exception_fails_the_run(self, logged: Logged) -> None:
+        """A call that raises ends the run FAILED."""
+        model = SGDClassifier().partial_fit(X, Y, classes=[0, 1])
+        with pytest.raises(ValueError, match="features"):
+            model.partial_fit(X[:, :2], Y)
+        assert only(logged()).status == "FAILED"
+
+
+class Failing(BaseEstimator):
+    """Raises what it is given."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.loss_curve_ = [1.0]
+
+    def fit(self, X: Any) -> Failing:
+        raise self.error or AssertionError
+
+
+class TestTheUsersProgram:
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (ZeroDivisionError("mine"), "FAILED"),
+            (KeyboardInterrupt(), "KILLED"),
+            (SystemExit(3), "FAILED"),
+        ],
+        ids=["exception", "ctrl-c", "exit"],
+    )
+    def test_exception_passes_untouched(
+        self, logged: Logged, error: BaseException, status: str
+    ) -> None:
+        """The very exception of the fit arrives, and the run says how it ended, with its params."""
+        with pytest.raises(type(error)) as caught:
+            Failing(error).fit(X)
+        assert caught.value is error
+        run = only(logged())
+        assert (run.status, run.metrics) == (status, {})
+        assert "error" in run.params
+        Ridge().fit(X, Y)
+        assert [run.status for run in logged()] == [status, "FINISHED"]
+
+    def test_broken_hook_is_kept_from_the_user(
+        self, logged: Logged, swallowed: list[tuple[str, Exception]]
+    ) -> None:
+        """Params that cannot be read cost the params, not the fit."""
+
+        class Unreadable(BaseEstimator):
+            def __init__(self, lost: int = 1) -> None:
+                pass
+
+            def fit(self, X: Any) -> Unreadable:
+                return self
+
+        model = Unreadable()
+        assert model.fit(X) is model
+        assert only(logged()).status == "FINISHED"
+        assert [place for place, _ in swallowed] == ["sklearn.settings"]
+        swallowed.clear()
+
+    def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
+        """Pickles, random state, warnings and params are equal with hooks on and off."""
+
+        def train() -> list[object]:
+            np.random.seed(7)  # noqa: NPY002 - the state that estimators use by default
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                model = MLPClassifier((3,), max_iter=3).fit(X, Y)
+                search = GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(X, Y)
+            search.cv_results_ = {k: v for k, v in search.cv_results_.items() if "time" not in k}
+            search.refit_time_ = 0
+            said = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
+            state = np.random.random()  # noqa: NPY002
+            return [pickle.dumps(model), pickle.dumps(search), said, state, model.get_params()]
+
+        without = train()
+        autolog.enable()
+        assert train() == without
+        assert len(off()) == 2
+
+    def test_classes_look_the_same(self, off: Logged) -> None:
+        """Signatures, kinds of functions and metadata requests are those of the original."""
+
+        def look() -> list[object]:
+            classes = [LogisticRegression, MLPClassifier, Voter, Chatty]
+            return [
+                (
+                    inspect.signature(cls.fit),
+                    inspect.isfunction(cls.fit),
+                    cls.fit.__qualname__,
+                    cls.fit.__module__,
+                    cls.fit.__doc__,
+                    str(cls().get_metadata_routing()),
+                )
+                for cls in classes
+            ]
+
+        without = look()
+        autolog.enable()
+        assert look() == without
+
+    def test_estimators_stay_what_they_are(self, logged: Logged) -> None:
+        """A fitted estimator clones and pickles without a trace of us."""
+        model = LogisticRegression(C=3).fit(X, Y)
+        assert b"autolog" not in pickle.dumps(model)
+        again = pickle.loads(pickle.dumps(model))
+        assert np.array_equal(again.predict(X), model.predict(X))
+        assert clone(model).get_params() == model.get_params()
+
+
+class TestOnAndOff:
+    def test_everything_is_put_back(self, off: Logged) -> None:
+        """After disable each attribute of each class is the very object it was."""
+        before = _methods()
+        autolog.enable()
+        autolog.enable()
+        changed = [key for key, method in _methods().items() if method is not before[key]]
+        autolog.disable()
+        assert len(changed) > 50
+        assert _methods() == before
+        assert "__init_subclass__" not in vars(BaseEstimator)
+
+    def test_classes_defined_later(self, logged: Logged) -> None:
+        """A class made after enable() is logged, also where an earlier one has been collected."""
+        for number in range(6):
+
+            class Late(BaseEstimator):
+                def __init__(self, number: int = 0) -> None:
+                    self.number = number
+
+                def fit(self, X: Any) -> BaseEstimator:
+                    return self
+
+            Late(number).fit(X)
+            del Late
+            gc.collect()
+        assert [run.params["number"] for run in logged()] == [str(n) for n in range(6)]
+
+    def test_wrapped_by_somebody_else(self, logged: Logged, monkeypatch: Any) -> None:
+        """Where another library has wrapped our wrapper, disable leaves theirs and logs nothing."""
+        ours = Ridge.fit
+
+        def theirs(self: Ridge, *args: Any) -> Ridge:
+            return ours(self, *args)
+
+        monkeypatch.setattr(Ridge, "fit", theirs)
+        autolog.disable()
+        assert Ridge.fit is theirs
+        Ridge().fit(X, Y)
+        assert logged() == []
+
+
+class TestAutologged:
+    def test_works_without_enable(self, off: Logged) -> None:
+        """The marked estimator logs its fit; it is the same object."""
+        model = GradientBoostingRegressor(n_estimators=2)
+        assert autologged(model) is model
+        assert model.fit(X, Y) is model
+        assert only(off()).values("epoch_loss") == list(model.train_score_)
+
+    def test_marks_this_object_alone(self, off: Logged) -> None:
+        """Other estimators of the class, clones and pickles are not logged."""
+        model = autologged(Ridge())
+        for other in (Ridge(), clone(model), pickle.loads(pickle.dumps(model))):
+            other.fit(X, Y)
+        assert off() == []
+        assert b"autolog" not in pickle.dumps(model)
+
+    def test_finds_inherited_methods(self, off: Logged) -> None:
+        """A class that inherits its fit is logged, once, with its own name."""
+
+        class Named(Chatty):
+            pass
+
+        autologged(Named()).fit(X, Y)
+        assert only(off()).model == "Named"
+
+    def test_counts_once_beside_enable(self, logged: Logged) -> None:
+        """Marked and enabled is one run."""
+        autologged(GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2)).fit(X, Y)
+        assert len(logged()) == 1
+
+    def test_refuses_what_cannot_be_fitted(self) -> None:
+        """An object without fit is a TypeError that says so."""
+        with pytest.raises(TypeError, match="no fit"):
+            autologged(object())
+
+
+def _methods() -> dict[tuple[type, str], object]:
+    """Every training method of every estimator class that is loaded."""
+    return {
+        (cls, name): getattr(vars(cls)[name], "fn", vars(cls)[name])
+        for cls in integration._family(sklearn.base.BaseEstimator)
+        for name in integration._METHODS
+        if name in vars(cls)
+    }
