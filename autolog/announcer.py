@@ -29,7 +29,7 @@ class Announcer:
         """Say the account so far at the end of each of the first runs."""
         self._ended += 1
         if self._ended <= _RUNS_SAID_ONE_BY_ONE and not guard.silent:
-            guard.say(f"run {run.start.name} {run.status}: {self._receipt()}")
+            guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
 
     def process_ends(self, groups: Iterable[Path], root: Path | None) -> None:
         """Say the account, and who sends what is still pending."""

@@ -33,7 +33,8 @@ def enable(
     """Have every supported framework log its trainings from now on.
 
     Works before and after the frameworks are imported; calling it again changes the options given.
-    No network call is made here, and nothing is imported that the program has not imported.
+    No network call is made here, unless `strict`, and nothing is imported that the program has not
+    imported.
     An option that is not given comes from its environment variable, ``AUTOLOG_`` and its name in
     capitals, else from its default.
 
@@ -58,6 +59,7 @@ def enable(
 
     Raises:
         SettingError: An option has a value that cannot be used.
+        RuntimeError: With ``strict``, the target or the credential for it cannot be used.
     """
     current = session.get()
     given = {
@@ -149,9 +151,11 @@ def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
     """
     recorder = session.get().recorder
     try:
-        run = recorder.context_run() or recorder.current_run()
+        run = recorder.context_run()
         if run is not None:
             run.log_metrics(metrics, step)
+        else:
+            recorder.on_current_run(lambda run: run.log_metrics(metrics, step))
     except Exception as error:  # a shield, without the cost of one on this path
         if guard.strict:
             raise
@@ -176,9 +180,7 @@ def log_params(params: Mapping[str, object]) -> None:
             others are logged before that.
     """
     with guard.shield("log_params"):
-        run = session.get().recorder.current_run()
-        if run is not None:
-            run.log_params(params)
+        session.get().recorder.on_current_run(lambda run: run.log_params(params))
 
 
 def set_tags(tags: Mapping[str, object]) -> None:
@@ -188,9 +190,7 @@ def set_tags(tags: Mapping[str, object]) -> None:
         ValueError: With ``strict``, for a name that cannot be used. The others are set before that.
     """
     with guard.shield("set_tags"):
-        run = session.get().recorder.current_run()
-        if run is not None:
-            run.set_tags(tags)
+        session.get().recorder.on_current_run(lambda run: run.set_tags(tags))
 
 
 def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
@@ -207,9 +207,7 @@ def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None =
             Without it that is said once and counted, as is a copy that fails.
     """
     with guard.shield("log_artifact"):
-        run = session.get().recorder.current_run()
-        if run is not None:
-            run.log_artifact(local_path, artifact_path)
+        session.get().recorder.on_current_run(lambda run: run.log_artifact(local_path, artifact_path))
 
 
 def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:

@@ -15,10 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-_CODE = (
-    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
-    "from autolog.artifacts import main; main()"
-)
+from autolog import launch
 
 
 class Upload(NamedTuple):
@@ -88,7 +85,7 @@ class Lane:
             return self._process
         with open(self._log, "a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, str(Path(__file__).parent.parent)],
+                launch.command("autolog.artifacts"),
                 env=dict(self._environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

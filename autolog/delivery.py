@@ -42,21 +42,25 @@ class Delivery:
         self._acknowledged: Counter[int] = Counter()
         self._steps: deque[Step] = deque(partial(self._open, run) for run in self._records)
 
-    def advance(self) -> None:
-        """Do every step.
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left."""
+        return not self._steps
 
-        Raises `Retryable` when the next step cannot be done now; call again later.
+    def advance(self) -> None:
+        """Do the next step, which asks the server for a few things at most.
+
+        Raises `Retryable` when it cannot be done now; call again later.
         Raises `RunRefused` when the feed is a run set aside before, and refused again.
         """
-        while self._steps:
-            step = self._steps[0]
-            try:
-                following = step()
-            except Retryable as problem:
-                following = self._examine(step, problem)
-            self._tries = 0
-            self._steps.popleft()
-            self._steps.extendleft(reversed(following))
+        step = self._steps[0]
+        try:
+            following = step()
+        except Retryable as problem:
+            following = self._examine(step, problem)
+        self._tries = 0
+        self._steps.popleft()
+        self._steps.extendleft(reversed(following))
 
     # -- steps -----------------------------------------------------------------------------------
 

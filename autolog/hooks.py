@@ -100,7 +100,7 @@ class Switchboard:
         import wrapt
 
         self.on = True
-        for name, integration in {**INTEGRATIONS, **_entry_points()}.items():
+        for name, integration in known().items():
             if name in self._watched:
                 if name in sys.modules:
                     self._instrument(name, integration, sys.modules[name])
@@ -140,6 +140,11 @@ def _load(where: str) -> Integration:
         found = getattr(found, part)
     integration: Integration = found
     return integration
+
+
+def known() -> dict[str, str]:
+    """Every integration that is installed, by the module it instruments."""
+    return {**INTEGRATIONS, **_entry_points()}
 
 
 def _entry_points() -> dict[str, str]:

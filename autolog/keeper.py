@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from autolog import guard, settings
+from autolog import guard, launch, settings
 from autolog.journal import progress
 from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
@@ -23,10 +23,6 @@ from autolog.journal.writer import Journal
 _TICK = 1.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _SHIPPER = "autolog.shipper"
-_CODE = (
-    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
-    f"from {_SHIPPER} import main; main()"
-)
 
 
 class Sender:
@@ -88,7 +84,7 @@ class Sender:
         log = os.open(self.group / SHIPPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return subprocess.Popen(
-                [sys.executable, "-c", _CODE, str(Path(__file__).parent.parent), str(self.group)],
+                [*launch.command(_SHIPPER), str(self.group)],
                 cwd=self.group,
                 env=settings.shipper_environment(self._uri),
                 stdin=subprocess.DEVNULL,

@@ -63,13 +63,16 @@ class ShipperState:
     down: bool = False
     """True while the server does not answer as it should."""
     problem: str = ""
+    stored: int = 0
+    """Values that the server has taken since this shipper started."""
 
 
 def shipper_state(group: Path) -> ShipperState:
     """The state of a group's shipper; an empty one where none has worked yet."""
     try:
         content = json.loads(files.read(group / SHIPPER_STATE))
-        return ShipperState(int(content["pid"]), bool(content["down"]), str(content["problem"]))
+        pid, stored = int(content["pid"]), int(content["stored"])
+        return ShipperState(pid, bool(content["down"]), str(content["problem"]), stored)
     except (OSError, ValueError, KeyError, TypeError):
         return ShipperState()
 

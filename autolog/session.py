@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autolog import guard, hooks, settings
+from autolog import check, guard, hooks, settings
 from autolog.announcer import Announcer
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
@@ -25,8 +25,8 @@ from autolog.journal.writer import Journal
 from autolog.keeper import Keeper
 from autolog.receipt import Receipt, account, shipper_state
 from autolog.recorder import Recorder, Run, family
-from autolog.records import Status
 from autolog.recorder.training import status_of
+from autolog.records import Status
 from autolog.settings import Origin, Target
 
 _POLL = 0.02
@@ -104,10 +104,13 @@ class Session:
     def enable(self) -> None:
         """Switch the integrations on, and have a shipper ready for the target.
 
+        Raises `RuntimeError` when strict and the target cannot be used.
         Not while a child process runs the main script again, only to have its functions.
         """
         if self.settings.disabled or family.is_importing_main():
             return
+        if self.settings.strict and self.settings.mode != "offline":
+            _check(settings.target())
         self.recorder.is_enabled_here = True
         self.switchboard.enable()
         with guard.shield("enable"):
@@ -205,16 +208,19 @@ class Session:
         """Wait at exit for metrics, params and ends of runs, while they move and in bounds."""
         budget = self._exit_budget()
         started = moved = time.monotonic()
-        cursors: list[int] = []
+        seen: list[int] = []
         wanted = [(journal, journal.request_flush()) for journal in self.journals.values()]
         show = sys.stderr is not None and sys.stderr.isatty() and not guard.silent
         while True:
             now = time.monotonic()
-            before, cursors = cursors, [progress.load(j.folder).cursor for j, _ in wanted]
+            cursors = [progress.load(j.folder).cursor for j, _ in wanted]
             if all(cursor >= tail for cursor, (_, tail) in zip(cursors, wanted, strict=True)):
                 break
-            moved = now if cursors != before else moved
-            limit = self.settings.exit_timeout_local if self._is_down() else budget
+            shippers = [shipper_state(group) for group in self.journals]
+            before, seen = seen, cursors + [shipper.stored for shipper in shippers]
+            moved = now if seen != before else moved
+            is_down = any(shipper.down for shipper in shippers)
+            limit = self.settings.exit_timeout_local if is_down else budget
             if now - started > limit or now - moved > min(limit, _STANDSTILL):
                 break
             if show and now - started > 1:
@@ -229,9 +235,6 @@ class Session:
         if all(settings.is_local(j.description["target"]) for j in self.journals.values()):
             return chosen.exit_timeout_local
         return chosen.exit_timeout_ephemeral if settings.is_ephemeral() else chosen.exit_timeout
-
-    def _is_down(self) -> bool:
-        return any(shipper_state(group).down for group in self.journals)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -341,6 +344,15 @@ class Session:
         """A handle on the run opened last."""
         run = self.recorder.last_run
         return RunHandle(run) if run is not None else None
+
+
+def _check(where: Target) -> None:
+    problem = check.problem_of(settings.shipper_environment(where.uri))
+    if problem:
+        raise RuntimeError(
+            f"{where.public_uri} cannot be used: {problem}. Correct the tracking URI or the "
+            "credential (autolog doctor says more), or leave out strict to send it later"
+        )
 
 
 def _context_tags() -> dict[str, str]:

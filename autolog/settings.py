@@ -340,9 +340,10 @@ _SHIPPER_VARIABLES = {
 }
 
 
-def shipper_environment(uri: str) -> dict[str, str]:
+def shipper_environment(uri: str, *, with_credentials: bool = True) -> dict[str, str]:
     """The environment for a shipper that sends to `uri`, which may hold a password."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONINSPECT"}
+    left_out = {"PYTHONINSPECT", *(() if with_credentials else _CREDENTIALS)}
+    kept = {k: v for k, v in os.environ.items() if k not in left_out}
     return kept | _SHIPPER_VARIABLES | {"MLFLOW_TRACKING_URI": uri}
 
 

@@ -23,6 +23,7 @@ from autolog.exporters import Exporter, Retryable, RunRefused, exporter_for
 from autolog.feed import Entry, Feed, destination, read_meta
 from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
+from autolog.journal.progress import Progress
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
 from autolog.receipt import ShipperState, store_shipper_state
 from autolog.retry import Backoff
@@ -72,10 +73,13 @@ class Shipper:
         self.backoff = Backoff(random.Random())
         self.problem = ""
         """Why the server was last found wanting; empty when it is well."""
+        self.is_unauthorized = False
+        """Whether the server wants another credential."""
         self.sources: dict[Path, _Source] = {}
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
         self._lane_backoff = Backoff(random.Random())
         self._uploading: tuple[_Source, list[str]] | None = None
+        self._stored = 0
 
     def add(self, folder: Path, *, finish: bool = False, target: str = "") -> bool:
         """Take on a journal; False when its description cannot be read.
@@ -91,7 +95,7 @@ class Shipper:
         return True
 
     def round(self) -> bool:
-        """Read, send and commit what can be; True when something moved."""
+        """Take each journal a step further where that can be; True when something moved."""
         moved = False
         for source in list(self.sources.values()):
             if source.rests_until > self._clock():
@@ -124,12 +128,17 @@ class Shipper:
     @property
     def state(self) -> ShipperState:
         """What others may know of this shipper."""
-        return ShipperState(os.getpid(), self.backoff.down, self.problem)
+        return ShipperState(os.getpid(), self.backoff.down, self.problem, self._stored)
 
     @property
-    def settled(self) -> int:
-        """How many values the server has stored or refused so far."""
-        return sum(source.feed.progress.settled for source in self.sources.values())
+    def progress(self) -> list[Progress]:
+        """How far each journal has come."""
+        return [source.feed.progress for source in self.sources.values()]
+
+    @property
+    def is_uploading(self) -> bool:
+        """Whether a file is on its way."""
+        return self._lane is not None and self._lane.busy
 
     @property
     def has_living(self) -> bool:
@@ -184,20 +193,22 @@ class Shipper:
         try:
             source.delivery.advance()
         except Retryable as problem:
-            moved = source.feed.progress.acknowledged != before
-            if moved:
-                self.backoff.succeeded()
-            self.problem = problem.reason
+            self.problem, self.is_unauthorized = problem.reason, problem.is_unauthorized
             self.backoff.failed(problem.after, self._clock())
             self._put_last(source)
-            return moved
+            return False
         except RunRefused as refusal:
             self.problem, source.rests_until = refusal.reason, math.inf
             return True
-        self.problem = ""
-        self.backoff.succeeded()
-        source.feed.commit(source.delivery.position, is_original=source.life is not Life.UNKNOWN)
-        source.delivery = None
+        stored = source.feed.progress.acknowledged - before
+        if stored or source.delivery.is_done:
+            self.problem, self.is_unauthorized = "", False
+            self.backoff.succeeded()
+            self._stored += stored
+        if source.delivery.is_done:
+            is_original = source.life is not Life.UNKNOWN
+            source.feed.commit(source.delivery.position, is_original=is_original)
+            source.delivery = None
         return True
 
     def _is_due(self, source: _Source) -> bool:

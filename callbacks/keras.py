@@ -276,7 +276,7 @@ def _watch(
         return None
     given = bound.arguments.get("callbacks")
     explicit = next((c for c in _callbacks_in(given) if isinstance(c, AutologCallback)), None)
-    if explicit is None and (not _enabled or recorder.get().in_training):
+    if explicit is None and not _enabled:
         return None
     if explicit is not None and explicit.training is not None and _is_list_of_keras(given):
         return None  # the validation of a fit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,15 +11,15 @@ from faults import FaultyProxy
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import (
     KEYS,
-    STEPS,
     Trained,
     accounts,
     arrives,
     dead_letters,
     everything_of_a_training,
     fresh_name,
-    is_all_read,
+    group_of,
     run_named,
+    ship,
     shippers,
     stored,
     train,
@@ -153,10 +152,7 @@ def test_a_shipper_started_anew_sends_what_the_first_could_not(
         process.kill()
         process.wait(10)
     faulty.pass_on()
-    (group,) = (entry for entry in autolog_home.iterdir() if entry.is_dir())
-    code = "import sys; from pathlib import Path; from autolog.shipper import ship; "
-    code += "ship(Path(sys.argv[1]), sys.argv[2])"
-    subprocess.run([sys.executable, "-c", code, str(group), faulty.url], check=True, timeout=40)
+    ship(group_of(autolog_home), faulty.url)
     assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
 
 
@@ -291,9 +287,8 @@ def test_a_journal_that_cannot_be_kept_costs_no_other(
     """Where the account of one journal cannot be written, the journals beside it are shipped."""
     trained = train(mlflow_server.url, tmp_path)
     arrives(mlflow_server, trained.name, everything_of_a_training())
-    (group,) = (entry for entry in autolog_home.iterdir() if entry.is_dir())
     eventually(lambda: not shippers(autolog_home))
-    (journal,) = (entry for entry in group.iterdir() if entry.is_dir())
+    (journal,) = (entry for entry in group_of(autolog_home).iterdir() if entry.is_dir())
     (journal / "progress.json").unlink()
     (journal / "progress.json").mkdir()
     other = train(mlflow_server.url, tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,9 +16,8 @@ import psutil
 from support import MlflowServer, eventually, run_script
 
 from autolog.journal import progress
-from autolog.journal.layout import CONTROL, REJECTED
+from autolog.journal.layout import REJECTED
 from autolog.journal.progress import Progress
-from autolog.journal.reader import Reader
 from autolog.journal.root import journals
 
 STEPS, KEYS = 120, 10
@@ -98,12 +99,6 @@ def accounts(home: Path) -> list[Progress]:
     return [progress.load(journal) for journal in journals(home) if "held" not in journal.parts]
 
 
-def is_all_read(home: Path) -> bool:
-    """Whether the cursor of each journal stands at its tail."""
-    found = [journal for journal in journals(home) if (journal / CONTROL).exists()]
-    return all(progress.load(j).cursor >= (Reader(j).control()[0] or 0) for j in found)
-
-
 def dead_letters(home: Path) -> list[dict[str, Any]]:
     """The records that a server refused, of all journals of a home."""
     files = home.rglob(REJECTED)
@@ -121,3 +116,16 @@ def shippers(home: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def group_of(home: Path) -> Path:
+    """The only group of a home."""
+    (group,) = (entry for entry in home.iterdir() if entry.is_dir())
+    return group
+
+
+def ship(group: Path, uri: str, timeout: float = 40) -> None:
+    """Ship a group in a fresh process; returns once that has nothing more to do."""
+    code = "import sys; from pathlib import Path; from autolog.shipper import ship; "
+    code += "ship(Path(sys.argv[1]), sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, str(group), uri], check=True, timeout=timeout)

@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 class Retryable(Exception):
     """Not stored now, perhaps later: unreachable, busy, not authorised, or no MLflow at all.
 
-    `after` is the wait in seconds the server asked for. `suspect` is True when what was sent may be
+    `after` is the wait in seconds the server asked for. `is_unauthorized` is True when another
+    credential is wanted. `suspect` is True when what was sent may be
     the cause (a 500): MLflow answers that for passing trouble and for some content it chokes on,
     and only who sees other requests succeed can tell the two apart.
     """
 
-    def __init__(self, reason: str, after: float | None = None, *, suspect: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        after: float | None = None,
+        *,
+        suspect: bool = False,
+        is_unauthorized: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.after = after
         self.suspect = suspect
+        self.is_unauthorized = is_unauthorized
 
 
 class Rejected(Exception):
@@ -76,9 +85,7 @@ class Exporter(Protocol):
         """Give back connections."""
 
 
-def exporter_for(
-    target: str, environ: Mapping[str, str], *, use_saved: bool = True
-) -> Exporter:
+def exporter_for(target: str, environ: Mapping[str, str], *, use_saved: bool = True) -> Exporter:
     """The exporter for an MLflow tracking URI; connects to nothing yet.
 
     `use_saved` False leaves out the credentials that are saved in the user's files.
@@ -117,4 +124,4 @@ def refusal(
         limit = re.search(r"\bLimit=(\d{1,9})\b", reason)
         return Rejected(reason, int(limit[1]) if limit else None, code=code)
     suspect = status == 500 or (from_mlflow and status not in _BUSY)
-    return Retryable(reason, after, suspect=suspect)
+    return Retryable(reason, after, suspect=suspect, is_unauthorized=status in (401, 403))

@@ -43,7 +43,7 @@ def journal_root(configured: Path | None) -> Path:
     state = Path(platformdirs.user_state_dir("autolog"))
     scratch = Path(tempfile.gettempdir()) / f"autolog-{os.getuid() if os.name == 'posix' else ''}"
     places = [configured] if configured else []
-    places += [scratch, state] if _is_remote(state) else [state, scratch]
+    places += [scratch, state] if is_remote(state) else [state, scratch]
     problem: OSError = OSError("no folder to try")
     for place in places:
         try:
@@ -114,7 +114,8 @@ def _key(root: Path) -> bytes:
         return path.read_bytes()
 
 
-def _is_remote(place: Path) -> bool:
+def is_remote(place: Path) -> bool:
+    """Whether a path is on a filesystem of the network."""
     return filesystem(place) in _REMOTE
 
 

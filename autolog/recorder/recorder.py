@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, replace
@@ -57,6 +58,8 @@ class Recorder:
         """Where calls outside of every context go."""
         self._open_journal = open_journal
         self._lock = threading.RLock()
+        self._is_opening = False
+        self._waiting: deque[Callable[[Run], None]] = deque()
         self._thread = _Thread()
         self._paused = 0
         self._stack: ContextVar[tuple[Run, ...]] = ContextVar("autolog_runs", default=())
@@ -79,26 +82,40 @@ class Recorder:
             return None
         experiment = values.plain_text(experiment) if experiment else None
         where = parent.target if parent else settings.target(experiment)
-        journal = self._open_journal(where)
-        if journal is None:
-            return None
-        start = RunStart(
-            run=next(journal.ids),
-            key=uuid.uuid4().hex,
-            name=values.plain_text(name)[: values.NAME_LENGTH],
-            experiment=experiment or where.experiment,
-            experiment_id=where.experiment_id,
-            tags={
-                **(self.run_tags() if run_id is None else {}),
-                **(self.settings.extra_tags or {}),
-                **(tags or {}),
-            },
-            parent_key=parent.key if parent else None,
-            run_id=run_id,
-            owned=run_id is None,
-            timestamp=time.time_ns() // 1_000_000,
-        )
-        return self._opened(Run(journal, where, start))
+        tags = {
+            **(self.run_tags() if run_id is None else {}),
+            **(self.settings.extra_tags or {}),
+            **(tags or {}),
+        }
+        with self._opening():
+            journal = self._open_journal(where)
+            if journal is None:
+                return None
+            start = RunStart(
+                run=next(journal.ids),
+                key=uuid.uuid4().hex,
+                name=values.plain_text(name)[: values.NAME_LENGTH],
+                experiment=experiment or where.experiment,
+                experiment_id=where.experiment_id,
+                tags=tags,
+                parent_key=parent.key if parent else None,
+                run_id=run_id,
+                owned=run_id is None,
+                timestamp=time.time_ns() // 1_000_000,
+            )
+            return self._opened(Run(journal, where, start))
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Keep calls that come from inside (a finalizer, a signal handler) until the run is open."""
+        with self._lock:
+            was_opening, self._is_opening = self._is_opening, True
+            try:
+                yield
+            finally:
+                self._is_opening = was_opening
+        while self._waiting and not was_opening:
+            self.on_current_run(self._waiting.popleft())
 
     def _opened(self, run: Run) -> Run:
         with self._lock:
@@ -151,21 +168,25 @@ class Recorder:
             return self._fallback
         return self.open_runs[0] if len(self.open_runs) == 1 else None
 
-    def current_run(self) -> Run | None:
-        """Innermost of the context, else the only open one, else a new one.
+    def on_current_run(self, call: Callable[[Run], None]) -> None:
+        """Make a call with the current run; not at all where there is none to be had.
 
+        Current is the innermost run of the context, else the only open one, else a new one.
         The user's context is that of MLflow too: a run that is active there.
         """
         run = self.open_run()
-        if run is not None or self.is_mute:
-            return run
-        with self._lock:
-            run = self.open_run()
-            if run is None:
-                run = self._fallback = self.surrounding_run() or self.start_run(
-                    self.name_for("run")
-                )
-        return run
+        if run is None and not self.is_mute:
+            with self._lock:
+                if self._is_opening:  # by this very thread: the lock is ours
+                    self._waiting.append(call)
+                    return
+                run = self.open_run() or self._open_fallback()
+        if run is not None:
+            call(run)
+
+    def _open_fallback(self) -> Run | None:
+        self._fallback = self.surrounding_run() or self.start_run(self.name_for("run"))
+        return self._fallback
 
     def surrounding_run(self) -> Run | None:
         """The run that this process is a part of: its context's, its platform's, its parent's."""
@@ -285,6 +306,8 @@ class Recorder:
         self.open_runs, self._adopted = [], {}
         self.last_run = self._fallback = None
         self._lock = threading.RLock()
+        self._is_opening = False
+        self._waiting.clear()
         self._thread = _Thread()
 
     def _newest(self) -> _Inherited | None:
@@ -310,11 +333,12 @@ class Recorder:
         for run in self.open_runs:
             if run.key == inherited.start.key:
                 return run
-        journal = self._open_journal(inherited.target)
-        if journal is None:
-            return None
-        start = replace(inherited.start, run=next(journal.ids), owned=False)
-        return self._opened(Run(journal, inherited.target, start))
+        with self._opening():
+            journal = self._open_journal(inherited.target)
+            if journal is None:
+                return None
+            start = replace(inherited.start, run=next(journal.ids), owned=False)
+            return self._opened(Run(journal, inherited.target, start))
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

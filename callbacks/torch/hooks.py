@@ -38,11 +38,15 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
+    from autolog.recorder import Recorder
+
 _ATTRIBUTE: Final = "_autolog_pass"
 """Of a loader's iterator: the pass it makes."""
 
 _handles: list[RemovableHandle] = []
 _wrapped: list[tuple[object, str]] = []
+_recorder: Recorder | None = None
+"""None while the hooks are off."""
 
 
 class _Thread(threading.local):
@@ -64,8 +68,10 @@ _thread = _Thread()
 
 def install() -> None:
     """Hook into torch, once."""
-    if _handles:
+    global _recorder
+    if _recorder is not None:
         return
+    _recorder = recorder.get()
     _handles.append(register_optimizer_step_pre_hook(_before_step))
     _handles.append(register_optimizer_step_post_hook(_after_step))
     for owner, name, make in (
@@ -82,6 +88,8 @@ def install() -> None:
 
 def remove() -> None:
     """Take every hook out of torch, and end the runs that they log to."""
+    global _recorder
+    _recorder = None
     for handle in _handles:
         handle.remove()
     for owner, name in _wrapped:
@@ -102,7 +110,7 @@ def _at_exit() -> None:
 
 def _is_off() -> bool:
     """True where a hook has nothing to do: removed, or inside another framework's training."""
-    return not _handles or recorder.get().in_training
+    return _recorder is None or _recorder.in_training
 
 
 # -- loaders ---------------------------------------------------------------------------------------
@@ -200,6 +208,8 @@ def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - stands for the method
+        if torch.compiler.is_compiling():  # what follows would break the user's graph
+            return original(self, *args, **kwargs)
         thread = _thread
         tracker = thread.observer.tracker
         if thread.criteria or not tracker.wants_score() or _is_off():

@@ -46,6 +46,7 @@ class Observer:
         self._rates: dict[int, object] = {}
         self._steps: list[int] = []
         self._last_pass: Pass | None = None
+        self._every: int | None = None
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
@@ -72,8 +73,7 @@ class Observer:
         tracker.step(number)
         self._steps[number] += 1
         self._rates[number] = optimizer.param_groups[0].get("lr")
-        every = recorder.get().settings.log_every_n_steps
-        if every is not None and self._steps[number] % every == 0:
+        if self._every is not None and self._steps[number] % self._every == 0:
             self._due.append((stepped, len(stepped.owners) - 1, number, self._steps[number]))
         if self._due:
             self._log_batches()
@@ -136,11 +136,12 @@ class Observer:
             holds=False,
         )
         _observers.add(self)
+        self._every = recorder.get().settings.log_every_n_steps
         loader = self.tracker.current.loader
         params = optimizer_params(optimizer)
         if loader is not None:
             params["batch_size"] = loader.batch_size or self.tracker.current.weights[0]
-        elif recorder.get().settings.log_every_n_steps is None:
+        elif self._every is None:
             guard.say_once(
                 "torch:no loader",
                 "this training uses no DataLoader, so its epochs cannot be told; log your losses "

@@ -1,0 +1,249 @@
+"""The command line: ``autolog sync``, ``status``, ``clean`` and ``doctor``."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+import autolog
+from autolog import cleaning, doctor, settings
+from autolog.access import Gate
+from autolog.journal.layout import HELD
+from autolog.journal.owner import is_locked
+from autolog.journal.root import SHIPPER_LOCK, group_of, journal_root, journals
+from autolog.receipt import shipper_state
+from autolog.standing import Standing, inspect
+from autolog.syncing import Sync
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_WIDE = 250
+_FOLDERS = click.argument(
+    "folders",
+    metavar="[DIR]...",
+    nargs=-1,
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(autolog.__version__, prog_name="autolog")
+def main() -> None:
+    """Look after what autolog has logged on this machine.
+
+    DIR is a journal, a group of journals, a journal root, or a copy of one of these; without it
+    the journal root of this user (AUTOLOG_DIR) is meant.
+    """
+
+
+# -- sync ------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_FOLDERS
+@click.option("--to", metavar="URI", help="Send everything to this MLflow tracking URI.")
+@click.option("--finish", is_flag=True, help="Take copies for complete: end their runs.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Leave a target that stands still for so long.",
+)
+def sync(folders: tuple[Path, ...], to: str | None, finish: bool, timeout: float) -> None:
+    """Send what journals still hold, and exit with 0 when nothing is left.
+
+    What is sent already is not sent again. Where a process is sending, its progress is shown.
+    """
+    root = _root()
+    found = list(_found(folders or (root,)))
+    if folders and not found:
+        raise click.ClickException(f"no journal in {', '.join(map(str, folders))}")
+    console = Console(stderr=True)
+    display = _Bar(console) if console.is_terminal else _Lines()
+    left = Sync(Gate(to, root), display, finish=finish, timeout=timeout).run(found)
+    for remainder in left:
+        click.echo(f"left in {remainder.folder}")
+        for reason in remainder.reasons:
+            click.echo(f"  {reason}")
+    if left:
+        sys.exit(1)
+    click.echo("nothing is left" if found else "there is nothing to send")
+
+
+class _Bar:
+    """Progress on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def start(self, title: str, total: int) -> None:
+        """See `syncing.Display`."""
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[problem]}", markup=False),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(title, total=total, problem="")
+        self._progress.start()
+
+    def update(self, done: int, problem: str) -> None:
+        """See `syncing.Display`."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, problem=problem)
+
+    def stop(self) -> None:
+        """See `syncing.Display`."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class _Lines:
+    """Progress in a log file."""
+
+    def __init__(self) -> None:
+        self._title, self._done, self._problem = "", 0, ""
+
+    def start(self, title: str, total: int) -> None:
+        """See `syncing.Display`."""
+        self._title, self._done, self._problem = title, 0, ""
+        click.echo(f"{title}: {total} values to send", err=True)
+
+    def update(self, done: int, problem: str) -> None:
+        """See `syncing.Display`."""
+        self._done = done
+        if problem and problem != self._problem:
+            click.echo(f"{self._title}: {problem}", err=True)
+        self._problem = problem
+
+    def stop(self) -> None:
+        """See `syncing.Display`."""
+        click.echo(f"{self._title}: {self._done} values sent", err=True)
+
+
+# -- status ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Exit with 1 unless everything is on its server.")
+def status(check: bool) -> None:
+    """Show the journals of this user, and how far each has been sent."""
+    standings = [inspect(folder) for folder in _found((_root(),))]
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    for group, members in groupby(standings, key=lambda standing: group_of(standing.folder)):
+        _show_group(console, group, list(members))
+    if not standings:
+        click.echo(f"no journals in {_root()}")
+    if check and not all(standing.is_complete for standing in standings):
+        sys.exit(1)
+
+
+def _show_group(console: Console, group: Path, members: list[Standing]) -> None:
+    names = ("journal", "owner", "runs", "stored", "pending", "refused", "damaged")
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        numeric = name not in ("journal", "owner", "runs")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for standing in members:
+        counts = (
+            standing.stored,
+            standing.pending,
+            sum(standing.rejected.values()),
+            len(standing.damage),
+        )
+        runs = "\n".join(standing.run_ids)
+        name = str(standing.folder.relative_to(group))
+        table.add_row(name, standing.life.value, runs, *map(str, counts))
+    targets = sorted({standing.target for standing in members if standing.target})
+    console.print(f"{', '.join(targets) or group.name}: {_sender(group)}", markup=False)
+    console.print(table)
+    for standing in members:
+        for line in standing.left():
+            console.print(f"  {standing.folder.name}: {line}", markup=False)
+    console.print()
+
+
+def _sender(group: Path) -> str:
+    state = shipper_state(group)
+    trouble = f", {state.problem}" if state.problem else ""
+    if is_locked(group / SHIPPER_LOCK):
+        return f"process {state.pid} sends{trouble}"
+    return f"nobody sends{trouble}"
+
+
+# -- clean -----------------------------------------------------------------------------------------
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, age: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd])", age)
+    if match is None:
+        raise click.BadParameter(f"{age!r}: use a number and s, m, h or d, as in 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+@main.command()
+@_FOLDERS
+@click.option(
+    "--older-than",
+    metavar="AGE",
+    callback=_seconds,
+    default="0s",
+    help="Only what is unchanged for so long: 7d, 12h, 30m.",
+)
+@click.option("--force", is_flag=True, help="Also what is not on a server yet: it is lost.")
+def clean(folders: tuple[Path, ...], older_than: float, force: bool) -> None:
+    """Remove journals whose content is on its server and whose process is gone."""
+    whole = [f for f in _found(folders or (_root(),)) if f.parent.name != HELD]
+    for folder in whole:
+        verdict = cleaning.clean(folder, older_than, force=force, now=time.time())
+        click.echo(f"{folder}: {verdict}")
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+@main.command("doctor")
+def examine() -> None:
+    """Say what autolog finds here, and what is wrong; the only command that tests the network."""
+    findings = doctor.examine()
+    for finding in findings:
+        click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.subject}: {finding.text}")
+        if finding.remedy:
+            click.echo(f"     -> {finding.remedy}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(1)
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def _root() -> Path:
+    chosen, _ = settings.resolve({}, settings.environment())
+    try:
+        return journal_root(chosen.dir)
+    except OSError as error:
+        raise click.ClickException(
+            f"no folder for journals: {error}; set AUTOLOG_DIR to a writable one"
+        ) from None
+
+
+def _found(folders: Iterable[Path]) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for folder in folders:
+        for journal in journals(folder):
+            if journal not in seen:
+                seen.add(journal)
+                yield journal

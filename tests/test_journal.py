@@ -1,0 +1,716 @@
+"""The journal as its writer and its reader see it: nothing returned-from is ever lost."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from journals import TARGET, appended, bodies, open_journal, read_to_the_end, small_disk
+from support import eventually, run_script, start_script
+
+from autolog.journal import layout
+from autolog.journal.owner import Life, Lock, Owner, is_locked, life
+from autolog.journal.reader import Reader
+from autolog.journal.writer import Journal
+from autolog.recorder.run import Run
+from autolog.settings import Target
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX's")
+
+
+def number(value: int) -> bytes:
+    """A frame that holds a number."""
+    return layout.frame(value.to_bytes(8, "little"))
+
+
+def numbers(found: list[bytes]) -> list[int]:
+    """The numbers of bodies."""
+    return [int.from_bytes(body, "little") for body in found]
+
+
+def open_run(journal: Journal) -> Run:
+    """A run that logs to a journal."""
+    from journals import run_start
+
+    return Run(journal, Target(TARGET), run_start(next(journal.ids)))
+
+
+# -- what is written is read -----------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents=st.lists(st.binary(min_size=1, max_size=40_000), max_size=12))
+def test_every_body_comes_back_in_order(tmp_path: Path, contents: list[bytes]) -> None:
+    """Whatever the sizes of frames are, a living and a dead journal give the same bodies back."""
+    folder = tmp_path / f"journal-{time.monotonic_ns()}"
+    journal = open_journal(folder)
+    for body in contents:
+        journal.append(layout.frame(body))
+    assert appended(folder, journal) == contents
+    assert bodies(folder) == contents
+    assert journal.logged == len(contents)
+    shutil.rmtree(folder)
+
+
+def test_a_frame_larger_than_a_segment_gets_one_of_its_size(tmp_path: Path) -> None:
+    """Ten megabytes of params are one frame like any other."""
+    journal = open_journal(tmp_path / "j")
+    large = os.urandom(10 << 20)
+    journal.append(number(1))
+    journal.append(layout.frame(large))
+    journal.append(number(2))
+    found = appended(journal.folder, journal)
+    assert found[1] == large
+    assert numbers([found[0], found[2]]) == [1, 2]
+
+
+def test_each_segment_repeats_what_was_declared_until_it_is_forgotten(tmp_path: Path) -> None:
+    """A reader that starts with any segment knows the names it needs."""
+    journal = open_journal(tmp_path / "j")
+    journal.declare("a", layout.frame(b"declared a"))
+    journal.declare("b", layout.frame(b"declared b"))
+    filler = layout.frame(bytes(60_000))
+    journal.append(filler)
+    journal.append(filler)
+    journal.forget("a")
+    journal.append(filler)
+    found = Counter(appended(journal.folder, journal))
+    assert found[b"declared a"] == 2
+    assert found[b"declared b"] == 3
+
+
+def test_reading_goes_on_where_another_reader_stopped(tmp_path: Path) -> None:
+    """A position, stored and given to a new reader, neither repeats nor skips a frame."""
+    journal = open_journal(tmp_path / "j")
+    for value in range(20_000):
+        journal.append(number(value))
+    found: list[int] = []
+    position = 0
+    while position != journal.tail:
+        reader = Reader(journal.folder, position)
+        found += numbers([frame.body for frame in reader.frames(Life.ALIVE, limit=10_000)])
+        position = reader.position
+    assert found == list(range(20_000))
+
+
+def test_context_is_what_stands_before_the_position_in_its_segment(tmp_path: Path) -> None:
+    """What a decoder must know to go on is found again, behind damage too."""
+    journal = open_journal(tmp_path / "j")
+    for value in range(10):
+        journal.append(number(value))
+    reader = Reader(journal.folder)
+    first = next(reader.frames(Life.ALIVE))
+    list(reader.frames(Life.ALIVE))
+    journal.append(number(10))
+    assert numbers([frame.body for frame in reader.context()]) == list(range(10))
+    path = journal.folder / layout.segment_name(0)
+    with open(path, "r+b") as file:
+        file.seek(first.position - 1)
+        file.write(b"\xff")
+    assert numbers([frame.body for frame in reader.context()]) == list(range(1, 10))
+
+
+def test_reading_64_megabytes_takes_a_few(tmp_path: Path) -> None:
+    """The reader holds a window of the journal, never a segment."""
+    journal = open_journal(tmp_path / "j", segment_size=8 << 20)
+    frame = layout.frame(bytes(range(256)) * 4)
+    for _ in range(64 << 10):
+        journal.append(frame)
+    tracemalloc.start()
+    count = sum(1 for _ in Reader(journal.folder).frames(Life.ALIVE))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 64 << 10
+    assert peak < 2 << 20
+
+
+def test_a_value_of_a_ten_metric_step_takes_at_most_13_bytes(tmp_path: Path) -> None:
+    """The journal's cost of a value in the steady state, its 8 bytes included."""
+    journal = open_journal(tmp_path / "j", segment_size=8 << 20)
+    run = open_run(journal)
+    metrics = {f"a_metric_of_some_length_{i}": i / 7 for i in range(10)}
+    run.log_metrics(metrics, 0)
+    before = journal.tail
+    for step in range(1, 1001):
+        run.log_metrics(metrics, step)
+    assert (journal.tail - before) / 10_000 <= 13
+
+
+# -- while others write ----------------------------------------------------------------------------
+
+
+def test_a_reader_keeps_up_with_a_writing_thread(tmp_path: Path) -> None:
+    """Reading while a thread appends gives every frame once, in order, and no false damage."""
+    journal = open_journal(tmp_path / "j")
+    count = 60_000
+
+    def write() -> None:
+        for value in range(count):
+            journal.append(number(value))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    reader, found = Reader(journal.folder), list[bytes]()
+
+    def caught_up() -> bool:
+        found.extend(frame.body for frame in reader.frames(Life.ALIVE))
+        return len(found) >= count
+
+    eventually(caught_up, 60, every=0)
+    thread.join()
+    assert numbers(found) == list(range(count))
+    assert reader.damage == []
+
+
+def test_a_reader_keeps_up_with_a_writing_process(tmp_path: Path) -> None:
+    """The same across processes, where only the files are shared."""
+    source = """
+        from pathlib import Path
+        from journals import open_journal
+        from autolog.journal import layout
+        journal = open_journal(Path("j"))
+        for value in range(60_000):
+            journal.append(layout.frame(value.to_bytes(8, "little")))
+    """
+    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    reader, found = Reader(tmp_path / "j"), list[bytes]()
+
+    def caught_up() -> bool:
+        found.extend(frame.body for frame in reader.frames(Life.ALIVE))
+        return len(found) >= 60_000
+
+    eventually(caught_up, 60, every=0.001)
+    assert process.wait(30) == 0
+    assert numbers(found) == list(range(60_000))
+    assert reader.damage == []
+
+
+def test_eight_threads_lose_nothing(tmp_path: Path) -> None:
+    """Values of 8 threads all arrive, each thread's in its order, and the count is right."""
+    journal = open_journal(tmp_path / "j")
+    each = 3000
+
+    def write(thread: int) -> None:
+        for value in range(each):
+            journal.append(number(thread << 32 | value), essential=value % 2 == 0)
+            if value % 3 == 0:
+                journal.drop("bad value", 1)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    found = numbers(appended(journal.folder, journal))
+    for thread_number in range(8):
+        mine = [value & 0xFFFFFFFF for value in found if value >> 32 == thread_number]
+        assert mine == list(range(each))
+    assert journal.dropped == {"bad value": 8 * each // 3}
+    assert journal.logged == 8 * each + 8 * each // 3
+
+
+# -- in the middle of a call -----------------------------------------------------------------------
+
+
+class Finalized:
+    """Garbage that logs when it is collected."""
+
+    def __init__(self, log: Callable[[], None]) -> None:
+        self.log, self.itself = log, self
+
+    def __del__(self) -> None:
+        self.log()
+
+
+def test_a_finalizer_may_append_in_the_middle_of_an_append(tmp_path: Path) -> None:
+    """Values of finalizers that the collector runs at any allocation are all there."""
+    journal = open_journal(tmp_path / "j")
+    fresh, returned = itertools.count(1_000_000), list[int]()
+
+    def log() -> None:
+        value = next(fresh)
+        journal.append(number(value))
+        returned.append(value)
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for value in range(5000):
+            Finalized(log)
+            journal.append(number(value))
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    found = numbers(appended(journal.folder, journal))
+    assert len(returned) == 5000
+    assert sorted(found) == [*range(5000), *returned]
+    assert journal.logged == 10_000
+
+
+def test_a_finalizer_in_one_thread_and_new_names_in_another_do_not_block(tmp_path: Path) -> None:
+    """A run and its journal share a lock, so no circle of two threads can close."""
+
+    def thread_waits_in(function: str) -> bool:
+        frame = sys._current_frames().get(other.ident or 0)
+        names = []
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return function in names
+
+    def in_the_middle() -> None:
+        other.start()
+        eventually(lambda: thread_waits_in("_intern"))
+        run.log_metrics({"from the middle": 1.0}, 0)
+
+    def append_until_it_rolls() -> None:
+        while other.ident is None:
+            journal.append(number(0))
+
+    journal = open_journal(tmp_path / "j", wake=in_the_middle)
+    run = open_run(journal)
+    other = threading.Thread(target=run.log_metrics, args=({"new": 1.0}, 0), daemon=True)
+    one = threading.Thread(target=append_until_it_rolls, daemon=True)
+    one.start()
+    one.join(20)
+    other.join(20)
+    assert not one.is_alive()
+    assert not other.is_alive()
+
+
+@contextlib.contextmanager
+def alarms(handler: Callable[[int, object], None], every: float) -> Iterator[None]:
+    """Have `handler` run in the main thread again and again, wherever that is."""
+    former = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, every, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+@posix
+def test_a_signal_handler_may_append_in_the_middle_of_an_append(tmp_path: Path) -> None:
+    """Values that a signal handler logs are all there."""
+    journal = open_journal(tmp_path / "j")
+    returned = itertools.count(1_000_000)
+
+    def log(signum: int, frame: object) -> None:
+        journal.append(number(next(returned)))
+
+    with alarms(log, 0.0002):
+        for value in range(60_000):
+            journal.append(number(value))
+    found = numbers(appended(journal.folder, journal))
+    logged = next(returned) - 1_000_000
+    assert logged > 100
+    assert sorted(found) == [*range(60_000), *range(1_000_000, 1_000_000 + logged)]
+
+
+@posix
+def test_a_storm_of_interrupts_loses_nothing_returned_from(tmp_path: Path) -> None:
+    """KeyboardInterrupt at any place of `append`, at the change of segments too, harms nobody."""
+    journal = open_journal(tmp_path / "j")
+    returned, interrupts, is_armed = list[int](), 0, False
+    stop = threading.Event()
+    theirs = itertools.count(1 << 40)
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal interrupts, is_armed
+        if is_armed:
+            interrupts, is_armed = interrupts + 1, False
+            raise KeyboardInterrupt
+
+    def write() -> None:
+        while not stop.is_set():
+            journal.append(number(next(theirs)))
+
+    def append_until_interrupted() -> None:
+        nonlocal is_armed
+        with contextlib.suppress(KeyboardInterrupt):
+            is_armed = True
+            while True:
+                value = next(mine)
+                journal.append(layout.frame(value.to_bytes(8, "little") * 300))
+                returned.append(value)
+
+    mine = itertools.count(1)
+    other = threading.Thread(target=write, daemon=True)
+    other.start()
+    deadline = time.monotonic() + 4
+    with alarms(interrupt, 0.0003):
+        while time.monotonic() < deadline:
+            append_until_interrupted()
+    stop.set()
+    other.join(20)
+    assert not other.is_alive()
+    journal.append(number(0))
+    found = Counter(int.from_bytes(body[:8], "little") for body in appended(journal.folder, journal))
+    assert interrupts > 100
+    assert [value for value in returned if found[value] == 0] == []
+    assert [v for v in range(1 << 40, next(theirs)) if found[v] != 1] == []
+    assert max(found.values()) == 1
+    assert journal.logged == found.total()
+    used = [n for n in Reader(journal.folder).segments() if n <= layout.split(journal.tail)[0]]
+    assert len(used) > 5
+
+
+@posix
+def test_an_interrupt_between_a_handler_s_values_and_their_storing_keeps_their_order(
+    tmp_path: Path,
+) -> None:
+    """What a handler declared in the middle of an append stands before what uses it later."""
+    journal = open_journal(tmp_path / "j", wake=lambda: raise_after_logging())
+
+    def raise_after_logging() -> None:
+        journal.append(layout.frame(b"declared"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            journal.append(layout.frame(bytes(1000)))
+    journal.append(layout.frame(b"used"))
+    assert appended(journal.folder, journal)[-2:] == [b"declared", b"used"]
+
+
+# -- when the process dies -------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("round_number", range(5))
+def test_sigkill_loses_no_value_whose_append_returned(tmp_path: Path, round_number: int) -> None:
+    """A process killed at a random moment leaves all that it had reported."""
+    source = """
+        import os
+        from pathlib import Path
+        from journals import open_journal
+        from autolog.journal import layout
+        journal = open_journal(Path("j"))
+        out = os.open("reported", os.O_WRONLY)
+        value = 0
+        while True:
+            journal.append(layout.frame(value.to_bytes(8, "little") * 40))
+            os.write(out, value.to_bytes(8, "little"))
+            value += 1
+    """
+    os.mkfifo(tmp_path / "reported")
+    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    with open(tmp_path / "reported", "rb") as pipe:
+        last = pipe.read(8)
+        deadline = time.monotonic() + random.uniform(0, 0.3)
+        while time.monotonic() < deadline:
+            last = pipe.read(8)
+        process.kill()
+        while len(part := pipe.read(8)) == 8:
+            last = part
+    process.wait(10)
+    reader = Reader(tmp_path / "j")
+    found = [int.from_bytes(f.body[:8], "little") for f in reader.frames(Life.DEAD)]
+    assert found[: int.from_bytes(last, "little") + 1] == [*range(int.from_bytes(last, "little") + 1)]
+    assert len(found) <= int.from_bytes(last, "little") + 2
+    assert reader.damage == []
+
+
+@posix
+def test_a_forked_child_leaves_its_parent_s_journal_alone(tmp_path: Path) -> None:
+    """Objects of the parent, used in a child that let go, write nothing into the shared memory."""
+    journal = open_journal(tmp_path / "j")
+    journal.append(number(1))
+    with journal.lock:  # as if another thread had been appending
+        child = os.fork()
+        if child == 0:
+            journal.abandon()
+            thread = threading.Thread(target=journal.append, args=(number(666),))
+            thread.start()
+            thread.join(10)
+            journal.request_flush()
+            os._exit(0 if journal.dropped.total() == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    journal.append(number(2))
+    assert numbers(appended(journal.folder, journal)) == [1, 2]
+    assert Reader(journal.folder).control().flush == 0
+    assert is_locked(journal.folder / layout.OWNER_LOCK)
+
+
+# -- when space is short ---------------------------------------------------------------------------
+
+
+def test_at_the_limit_the_essential_stays_longest_and_the_count_is_right(tmp_path: Path) -> None:
+    """Batch values go first, then all others; once segments are let go, all are stored again."""
+    limit = 1 << 20
+    journal = open_journal(tmp_path / "j", limit=limit)
+    frame = layout.frame(bytes(1000))
+    first_lost: dict[bool, int] = {}
+    for i in range(3000):
+        essential = i % 2 == 0
+        before = journal.dropped.total()
+        journal.append(frame, 1, essential)
+        if journal.dropped.total() > before:
+            first_lost.setdefault(essential, i)
+        if i % 10 == 0:
+            journal.prepare()
+    assert first_lost[False] < first_lost[True]
+    assert set(journal.dropped) == {"journal limit"}
+    kept = appended(journal.folder, journal)
+    assert len(kept) + journal.dropped.total() == journal.logged == 3000
+    assert sum(p.stat().st_size for p in journal.folder.glob("*.seg")) <= limit
+
+    for path in sorted(journal.folder.glob("*.seg"))[:-2]:
+        path.unlink()
+    journal.prepare()
+    journal.append(layout.frame(b"stored again"), 1, essential=False)
+    reader = Reader(journal.folder, layout.position(layout.split(journal.tail)[0], 0))
+    assert [f.body for f in reader.frames(Life.ALIVE)][-1] == b"stored again"
+
+
+_ON_A_FULL_DISK = """
+    import os
+    from pathlib import Path
+    from journals import bodies, open_journal
+    from autolog.journal import layout
+    from autolog.journal.owner import Life
+    disk = Path("disk")
+    journal = open_journal(disk / "j", segment_size=1 << 18)
+    (disk / "filler").write_bytes(bytes(300_000))
+    frame = layout.frame(bytes(1000))
+    first_lost = {}
+    for i in range(3000):
+        essential, before = i % 2 == 0, journal.dropped.total()
+        journal.append(frame, 1, essential)
+        if journal.dropped.total() > before:
+            first_lost.setdefault(essential, i)
+        if i % 10 == 0:
+            journal.prepare()
+    assert first_lost[False] < first_lost[True], first_lost
+    assert set(journal.dropped) == {"disk full"}, journal.dropped
+    stored = len(bodies(journal.folder, Life.ALIVE))
+    assert stored + journal.dropped.total() == journal.logged == 3000
+    (disk / "filler").unlink()
+    journal.prepare()
+    journal.append(layout.frame(b"stored again"), 1, False)
+    assert bodies(journal.folder, Life.ALIVE)[-1] == b"stored again"
+    print("alive")
+"""
+
+
+def test_a_full_disk_stops_nobody(tmp_path: Path) -> None:
+    """On a full disk there is no SIGBUS: values are dropped in order and counted, till room is."""
+    with small_disk(tmp_path / "disk", "1m"):
+        env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        done = run_script(_ON_A_FULL_DISK, cwd=tmp_path, env=env)
+    assert done.stdout == "alive\n", done.stderr
+    assert done.stderr.count("disk full") == 1
+
+
+def test_a_small_spare_segment_gives_way_to_a_whole_one(tmp_path: Path) -> None:
+    """Space that comes back ends the dropping, though the short segment was never used."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        journal = open_journal(disk / "j", segment_size=1 << 18)
+        (disk / "filler").write_bytes(bytes(600_000))
+        journal.prepare()
+        journal.append(number(1), 1, essential=False)
+        (disk / "filler").unlink()
+        journal.prepare()
+        journal.append(number(2), 1, essential=False)
+        assert journal.dropped == {"disk full": 1}
+        assert numbers(appended(journal.folder, journal)) == [2]
+        sizes = sorted(path.stat().st_size for path in journal.folder.glob("*.seg"))
+        assert sizes == [1 << 18, 1 << 18]
+
+
+def test_no_room_for_a_journal_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A journal that cannot be made is an OSError, and takes none of the little space."""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(OSError, match="disk full"):
+            open_journal(disk / "j")
+        assert list(disk.iterdir()) == []
+
+
+def test_a_segment_let_go_while_space_is_counted_drops_nothing(tmp_path: Path) -> None:
+    """The shipper removes segments while the writer counts them, and that is no shortage."""
+    journal = open_journal(tmp_path / "j")
+    stop = threading.Event()
+
+    def let_go() -> None:
+        while not stop.is_set():
+            for path in sorted(journal.folder.glob("*.seg"))[:-1]:
+                path.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    for _ in range(2000):
+        journal.append(layout.frame(bytes(30_000)))
+    stop.set()
+    thread.join(10)
+    assert journal.dropped == {}
+
+
+# -- copies ----------------------------------------------------------------------------------------
+
+
+def test_a_copy_taken_while_the_owner_writes_is_completed_by_the_next(tmp_path: Path) -> None:
+    """A control page newer than the segments is a gap, not damage: each value comes once."""
+    journal = open_journal(tmp_path / "j")
+    copy = tmp_path / "copy"
+    for value in range(100):
+        journal.append(number(value))
+    shutil.copytree(journal.folder, copy)
+    for value in range(100, 10_000):
+        journal.append(number(value))
+    shutil.copyfile(journal.folder / layout.CONTROL, copy / layout.CONTROL)
+    reader = Reader(copy)
+    first = read_to_the_end(reader, Life.UNKNOWN)
+    assert numbers(first) == list(range(100))
+    assert reader.gap is not None
+    shutil.copytree(journal.folder, copy, dirs_exist_ok=True)
+    assert numbers(read_to_the_end(reader, Life.UNKNOWN)) == list(range(100, 10_000))
+    assert reader.gap is None
+    assert reader.damage == []
+
+
+def test_a_segment_that_is_left_is_seen_to_have_changed(tmp_path: Path) -> None:
+    """The time of a full segment moves when the last of it is written, which rsync goes by."""
+    journal = open_journal(tmp_path / "j")
+    path = journal.folder / layout.segment_name(0)
+    os.utime(path, (1, 1))
+    while layout.split(journal.tail)[0] == 0:
+        journal.append(layout.frame(bytes(1000)))
+    assert path.stat().st_mtime > 1
+
+
+# -- the owner -------------------------------------------------------------------------------------
+
+
+def owner_of(folder: Path) -> Owner:
+    """The owner that a journal's description names."""
+    from autolog.feed import read_meta
+
+    meta = read_meta(folder)
+    assert meta is not None
+    return meta.owner
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that holds a journal and waits, and the journal."""
+    source = """
+        from pathlib import Path
+        from journals import open_journal
+        journal = open_journal(Path("j"))
+        Path("ready").touch()
+        while True:
+            __import__("time").sleep(60)
+    """
+    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    eventually((tmp_path / "ready").exists, 30)
+    return process, tmp_path / "j"
+
+
+@posix
+def test_an_owner_is_alive_until_it_is_dead(owned: tuple[subprocess.Popen[str], Path]) -> None:
+    """Alive, alive while SIGSTOP holds it, and dead at once when it is killed."""
+    process, folder = owned
+    owner = owner_of(folder)
+    assert owner.pid == process.pid
+    assert life(folder, owner) is Life.ALIVE
+    process.send_signal(signal.SIGSTOP)
+    assert life(folder, owner) is Life.ALIVE
+    process.kill()
+    process.wait(10)
+    assert life(folder, owner) is Life.DEAD
+
+
+@posix
+def test_a_copy_tells_nothing_of_its_owner(
+    owned: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    """On another path, or without its lock, a journal is neither alive nor dead."""
+    process, folder = owned
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert life(copy, owner_of(copy)) is Life.UNKNOWN
+    process.kill()
+    process.wait(10)
+    assert life(copy, owner_of(copy)) is Life.UNKNOWN
+    (folder / layout.OWNER_LOCK).unlink()
+    assert life(folder, owner_of(folder)) is Life.UNKNOWN
+
+
+def test_a_journal_of_another_machine_is_never_dead(tmp_path: Path) -> None:
+    """On a shared disk the lock may be kept elsewhere: another machine's journal is unknown."""
+    folder = tmp_path / "j"
+    journal = open_journal(folder)
+    owner = owner_of(folder)
+    elsewhere = Owner(owner.pid, owner.host, "another machine", owner.lock_inode)
+    journal.abandon()
+    assert life(folder, elsewhere) is Life.UNKNOWN
+    assert life(folder, owner) is Life.DEAD
+
+
+def test_a_reused_pid_keeps_no_owner_alive(tmp_path: Path) -> None:
+    """A process that has got a dead owner's number is not taken for it."""
+    folder = tmp_path / "j"
+    open_journal(folder).abandon()
+    owner = owner_of(folder)
+    assert owner.pid == os.getpid()
+    assert life(folder, owner) is Life.DEAD
+
+
+@posix
+def test_an_owner_in_another_container_is_alive(tmp_path: Path) -> None:
+    """A process of another pid namespace, whose number means nothing here, holds its journal."""
+    unshare = shutil.which("unshare")
+    probe = [unshare or "false", "--pid", "--fork", "--kill-child", "true"]
+    if subprocess.run(probe, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no pid namespace can be made here")
+    source = """
+        import subprocess, sys
+        inner = (
+            "import os, time; from pathlib import Path; from journals import open_journal; "
+            "journal = open_journal(Path('j')); Path('pid').write_text(str(os.getpid())); "
+            "time.sleep(600)"
+        )
+        command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", inner]
+        sys.exit(subprocess.call(command))
+    """
+    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 30)
+    owner = owner_of(tmp_path / "j")
+    assert owner.pid == int((tmp_path / "pid").read_text()) < 10
+    assert life(tmp_path / "j", owner) is Life.ALIVE
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+    eventually(lambda: life(tmp_path / "j", owner) is Life.DEAD)
+
+
+@posix
+def test_asking_for_a_lock_does_not_take_it(tmp_path: Path) -> None:
+    """Two who look at the same time see a free lock, and a lock that cannot be opened is unknown."""
+    lock = Lock(tmp_path / "lock")
+    assert lock.acquire()
+    assert is_locked(lock.path)
+    assert not Lock(lock.path).acquire()
+    lock.release()
+    import fcntl
+
+    with open(lock.path) as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_locked(lock.path)
+    assert not is_locked(tmp_path / "no such file")
