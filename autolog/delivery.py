@@ -7,9 +7,9 @@ in this process, and the cursor moves when every step is done.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from autolog import held, params_file
 from autolog.batching import Batch, batches
@@ -23,10 +23,8 @@ _PROBE = (("autolog.probe", "1"),)
 """A tag that no server chokes on."""
 
 
-class Step(Protocol):
-    """One thing to do; it returns the steps that come in its place, before all later ones."""
-
-    def __call__(self) -> list[Step]: ...
+Step = Callable[[], "list[Step]"]
+"""One thing to do; it returns the steps that come in its place, before all later ones."""
 
 
 class Delivery:
@@ -99,7 +97,9 @@ class Delivery:
                 files.append(partial(self._queue, run, record))
             elif isinstance(record, RunEnd):
                 ends.append(partial(self._end, run, record))
-        sends = batches(self._feed.progress.run_ids[start.key], data, limits)
+        sends = list(batches(self._feed.progress.run_ids[start.key], data, limits))
+        # What stands twice in here, a tag set again for one, is stored with its other self.
+        self._acknowledge(run, values_in(data) - sum(map(len, sends)))
         return [*(partial(self._send, run, batch) for batch in sends), *files, *ends]
 
     def _send(self, run: int, batch: Batch) -> list[Step]:
@@ -112,9 +112,12 @@ class Delivery:
         except RunRefused as refusal:
             self._set_aside(run, refusal.reason)
             return []
-        self._acknowledged[run] += len(batch)
-        self._feed.progress.acknowledged += len(batch)
+        self._acknowledge(run, len(batch))
         return []
+
+    def _acknowledge(self, run: int, values: int) -> None:
+        self._acknowledged[run] += values
+        self._feed.progress.acknowledged += values
 
     def _queue(self, run: int, artifact: Artifact) -> list[Step]:
         if not self._is_held(run):

@@ -138,7 +138,7 @@ class Feed:
             self._handed = entries[-1].position
         elif self._handed <= self.progress.cursor < self._reader.position:
             # What holds no record, names or damage, waits for nobody's answer.
-            self.commit(self._reader.position, is_original=owner is not Life.UNKNOWN)
+            self.commit(self._reader.position)
         return entries
 
     def _next(self, owner: Life) -> list[Entry]:
@@ -174,11 +174,11 @@ class Feed:
         """Whether the owner waits for something that is not acknowledged yet."""
         return self._reader.control().flush > self.progress.cursor
 
-    def commit(self, position: int, *, is_original: bool) -> None:
-        """Move the cursor, and let go of the segments behind it."""
+    def commit(self, position: int) -> None:
+        """Move the cursor, and let go of the segments behind it; a copy keeps its own."""
         self.progress.cursor = max(self.progress.cursor, position)
         self.store()
-        if is_original:
+        if self.life() is not Life.UNKNOWN:
             segment, _ = layout.split(self.progress.cursor)
             if self._let_go(before=segment):
                 self.store()  # in case the disk was full before
@@ -195,7 +195,8 @@ class Feed:
             return False
         numbers = [number for number in self._reader.segments() if number < before]
         for number in numbers:
-            (self.folder / layout.segment_name(number)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / layout.segment_name(number)).unlink()
         return bool(numbers)
 
     def discard_content(self) -> None:
@@ -233,14 +234,8 @@ class Feed:
     def sync(self) -> None:
         """Have what is read so far on the disk, not only in the kernel's memory."""
         path = self.folder / layout.segment_name(layout.split(self.position)[0])
-        try:
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
-            return
-        try:
+        with contextlib.suppress(OSError), files.opened(path) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def spooled(self, file: str) -> Path | None:
         """The path of a spooled file, if it is a regular file inside the journal."""

@@ -52,7 +52,7 @@ def account(journals: Iterable[Journal]) -> Receipt:
         rejected.update(state.rejected)
         dropped.update(journal.dropped)
     pending = max(0, logged - acknowledged - sum(rejected.values()) - sum(dropped.values()))
-    return Receipt(logged, acknowledged, pending, dict(rejected), dict(dropped))
+    return Receipt(logged, acknowledged, pending, dict(rejected), dict(+dropped))
 
 
 @dataclass(frozen=True, slots=True)

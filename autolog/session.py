@@ -66,7 +66,8 @@ class Session:
         Raises `SettingError` for an unusable one, and changes nothing then.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        known = {**family.handed_down("settings"), **self._given, **given}
+        inherited = family.handed_down("settings") if self.recorder.is_child else {}
+        known = {**inherited, **self._given, **given}
         self.settings, self.origins = settings.resolve(known, settings.environment())
         self._given = known
         self._apply()

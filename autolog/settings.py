@@ -5,6 +5,8 @@ This is the only file that reads ``os.environ``.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -60,8 +62,11 @@ def _folder(value: object) -> Path:
 
 
 def _tags(value: object) -> dict[str, str]:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
     if not isinstance(value, Mapping):
-        raise TypeError("use a dict of tag names and texts")
+        raise TypeError("use a dict of tag names and texts, in the variable as JSON")
     return {str(key): str(text) for key, text in value.items()}
 
 
@@ -79,7 +84,9 @@ class Settings:
     silent: bool = _setting(False, _boolean, "print nothing")
     dir: Path | None = _setting(None, _folder, "folder of the journals; a local disk")
     exclusive: bool = _setting(False, _boolean, "hooks leave runs that the user opened alone")
-    extra_tags: Mapping[str, str] | None = _setting(None, _tags, "tags for every run we open")
+    extra_tags: Mapping[str, str] | None = _setting(
+        None, _tags, "tags for every run we open; JSON in the variable"
+    )
     log_every_n_steps: int | None = _setting(
         None, _at_least(1), "batch values too: every n-th optimizer step"
     )

@@ -70,14 +70,14 @@ class Shipper:
         self, exporter: Exporter, lane: Lane | None, pace: Pace, *, clock: Callable[[], float]
     ) -> None:
         """Without a `lane` files stay where they are."""
-        self.backoff = Backoff(random.Random())
+        self.backoff = Backoff(random.Random())  # noqa: S311 - no secret hangs on it
         self.problem = ""
         """Why the server was last found wanting; empty when it is well."""
         self.is_unauthorized = False
         """Whether the server wants another credential."""
         self.sources: dict[Path, _Source] = {}
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
-        self._lane_backoff = Backoff(random.Random())
+        self._lane_backoff = Backoff(random.Random())  # noqa: S311
         self._uploading: tuple[_Source, list[str]] | None = None
         self._stored = 0
 
@@ -153,7 +153,7 @@ class Shipper:
         if source.feed.progress.uploads and self._lane is not None:
             return False
         return source.is_delivered or (
-            source.life is Life.ALIVE and source.feed.progress.cursor >= source.goal
+            source.feed.progress.cursor >= source.goal and source.feed.life() is Life.ALIVE
         )
 
     def _attend(self, source: _Source) -> bool:
@@ -170,7 +170,7 @@ class Shipper:
         self.sources[source.feed.folder] = self.sources.pop(source.feed.folder)
 
     def _read(self, source: _Source) -> bool:
-        if source.values >= _BACKLOG or source.is_drained and source.life is Life.DEAD:
+        if source.values >= _BACKLOG or (source.is_drained and source.life is Life.DEAD):
             return False
         # Life before content: an owner found dead has nothing more to write.
         life = source.feed.life()
@@ -206,8 +206,7 @@ class Shipper:
             self.backoff.succeeded()
             self._stored += stored
         if source.delivery.is_done:
-            is_original = source.life is not Life.UNKNOWN
-            source.feed.commit(source.delivery.position, is_original=is_original)
+            source.feed.commit(source.delivery.position)
             source.delivery = None
         return True
 

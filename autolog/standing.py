@@ -74,14 +74,14 @@ class Standing:
             )
 
 
-def inspect(folder: Path, *, finish: bool = False) -> Standing:
-    """The standing of a journal; `finish` is that of `Feed`."""
+def inspect(folder: Path, *, finish: bool = False, target: str = "") -> Standing:
+    """The standing of a journal; `finish` and `target` are those of `Feed`."""
     meta = read_meta(folder)
     if meta is None:
         life = Life.ALIVE if is_locked(folder / layout.OWNER_LOCK) else Life.UNKNOWN
         damage = (f"{layout.META}: cannot be read, or of a later version of autolog",)
         return Standing(folder, life, damage=damage)
-    feed = Feed(folder, meta, finish, is_observer=True)
+    feed = Feed(folder, meta, finish, target, is_observer=True)
     life, goal = feed.life(), feed.tail
     values = records = 0
     while entries := feed.read(life):

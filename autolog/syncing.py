@@ -62,6 +62,11 @@ class _Haul:
     """Whether a shipper at work would send them elsewhere."""
     before: dict[Path, Standing] = field(default_factory=dict)
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether there is nothing to do; a run set aside has to be let go of, even when sent."""
+        return all(s.is_sent and s.folder.parent.name != HELD for s in self.before.values())
+
 
 class Sync:
     """Sends journals, one group and target after the other."""
@@ -77,6 +82,9 @@ class Sync:
         """Send what the journals hold; returns what is left."""
         left = []
         for haul in self._hauls(journals):
+            if haul.is_sent:
+                left += self._left_of(haul, "")
+                continue
             self._display.start(_title(haul), sum(s.pending for s in haul.before.values()))
             try:
                 problem = self._given_up.get(haul.access) or self._send(haul)
@@ -90,18 +98,19 @@ class Sync:
     def _hauls(self, journals: Iterable[Path]) -> list[_Haul]:
         hauls: dict[tuple[Path, Access], _Haul] = {}
         for folder in journals:
-            standing = inspect(folder, finish=self._finish)
             meta = read_meta(folder)
             if meta is None:
-                self._denied.append(Left(folder, list(standing.left())))
+                self._denied.append(Left(folder, list(inspect(folder).left())))
                 continue
             target = destination(folder, meta)
             try:
                 access = self._gate.admit(folder, target)
             except Denied as denial:
+                standing = inspect(folder, finish=self._finish)
                 if not standing.is_complete:
                     self._denied.append(Left(folder, [*standing.left(), str(denial)]))
                 continue
+            standing = inspect(folder, finish=self._finish, target=access.target)
             group = group_of(folder)
             new = _Haul(group, access, access.target != target)
             hauls.setdefault((group, access), new).before[folder] = standing
@@ -112,7 +121,7 @@ class Sync:
         for folder in haul.before:
             if not folder.exists():
                 continue
-            standing = inspect(folder, finish=self._finish)
+            standing = inspect(folder, finish=self._finish, target=haul.access.target)
             reasons = list(standing.left())
             if problem and not standing.is_sent:
                 reasons.append(f"{haul.access.target}: {problem}")

@@ -177,8 +177,9 @@ def _stable_items(value: Collection[object], depth: int) -> str:
     items = [_stable(item, depth) for item in value]
     if isinstance(value, AbstractSet):
         return "{" + ", ".join(sorted(items)) + "}"
-    inner = ", ".join(items)
-    return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, list):
+        return f"[{', '.join(items)}]"
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
 
 def plain_text(value: object) -> str:

@@ -24,6 +24,8 @@ _UNKNOWN: Final = float("nan")
 
 def batch_size(batch: object) -> int:
     """The first dimension of the first tensor (or array) in a batch; 1 where there is none."""
+    if type(batch) in (list, tuple) and batch and type(batch[0]) is Tensor and batch[0].dim():  # type: ignore[index]
+        return batch[0].size(0)  # type: ignore[index]
     found = _first_dimension(batch, 0)
     return 1 if found is None else found
 
@@ -96,9 +98,9 @@ class Scalars:
     def append(self, scalar: Tensor) -> None:
         """Take the value that a readable tensor has, or will have when its device gets there."""
         if scalar.is_cpu:
-            self._values.append(scalar.item())
-            if self.known == len(self._values) - 1:
+            if self.known == len(self._values):
                 self.known += 1
+            self._values.append(scalar.item())
         else:
             self._values.append(_UNKNOWN)
             self._rings.put(scalar, self, len(self._values) - 1)

@@ -362,7 +362,7 @@ def test_timestamps_never_go_back(
 
 
 def test_flush_gives_up_in_time_and_says_what_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nobody at the other end ``flush`` returns by its timeout; strict makes it an error."""
+    """With nobody at the other end ``flush`` returns by its timeout, and the receipt tells."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     autolog.log_metrics({"a": 1.0, "b": 2.0})
     receipt = autolog.flush(0.3)
@@ -372,9 +372,29 @@ def test_flush_gives_up_in_time_and_says_what_is_pending(monkeypatch: pytest.Mon
     assert run is not None
     with pytest.raises(TimeoutError, match="its values are safe: autolog sync"):
         run.metrics(timeout=0.1)
-    autolog.enable(strict=True)
+
+
+def test_strict_makes_what_is_pending_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``AUTOLOG_STRICT=1`` flush raises on pending values, and enable on a dead target."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("AUTOLOG_STRICT", "1")
+    autolog.log_metrics({"a": 1.0, "b": 2.0})
     with pytest.raises(RuntimeError, match="2 pending"):
         autolog.flush(0.1)
+    with pytest.raises(RuntimeError, match="http://127.0.0.1:9 cannot be used"):
+        autolog.enable()
+    assert autolog.status()["enabled"] is False
+
+
+def test_strict_is_content_with_a_server_that_stores_all(experiment: Experiment) -> None:
+    """With strict a run whose values all arrive, doubles included, ends without an error."""
+    autolog.enable(strict=True)
+    with autolog.run("strict"):
+        autolog.log_metrics({"a": 1.0}, step=0)
+        autolog.set_tags({"stage": 1})
+        autolog.set_tags({"stage": 2})
+    assert autolog.flush(30).complete
+    assert experiment.only_run().data.tags["stage"] == "2"
 
 
 def test_shutdown_ends_runs_and_a_later_call_still_counts(experiment: Experiment) -> None:

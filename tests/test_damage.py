@@ -76,7 +76,7 @@ def read_all(feed: Feed, owner: Life = Life.DEAD) -> list[Record]:
     found = []
     while entries := feed.read(owner):
         found += [entry.record for entry in entries]
-        feed.commit(entries[-1].position, is_original=False)
+        feed.commit(entries[-1].position)
     return found
 
 
@@ -396,9 +396,20 @@ def test_a_full_disk_keeps_the_account_in_memory(tmp_path: Path) -> None:
     feed = feed_of(folder)
     assert values_of(read_all(feed)) == [0, 1, 0, 1, 2]
     (folder / layout.PROGRESS).rmdir()
-    feed.commit(feed.position, is_original=True)
+    feed.commit(feed.position)
     assert not segment(folder, 0).exists()
     assert progress.load(folder).cursor == feed.position
+
+
+def test_a_copy_keeps_its_segments(tmp_path: Path) -> None:
+    """What a dead owner's journal lets go of when it is sent stays in a copy of it."""
+    folder, copy = tmp_path / "j", tmp_path / "copy"
+    lay_out(folder, [losses(2), losses(3)])
+    shutil.copytree(folder, copy)
+    for place in (folder, copy):
+        assert values_of(read_all(feed_of(place), feed_of(place).life())) == [0, 1, 0, 1, 2]
+    assert not segment(folder, 0).exists()
+    assert segment(copy, 0).exists()
 
 
 def test_the_account_of_damage_stays_short(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ EPOCHS = {"scikit-learn": 30, "Keras": 5, "Lightning": 5, "PyTorch": 5}
 
 def rows(printed: str) -> dict[str, list[str]]:
     """The cells of the table's rows, by framework."""
-    cells = [line.strip("│ ").split("│") for line in printed.splitlines() if line.startswith("│")]
-    trimmed = [[cell.strip() for cell in row] for row in cells]
-    return {row[1]: row for row in trimmed if row[1]}
+    lines = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    return {row[1]: row for row in cells if row[1]}
 
 
 @pytest.mark.parametrize("to_server", [False, True], ids=["default", "server"])

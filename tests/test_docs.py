@@ -28,7 +28,7 @@ import pytest
 from support import run_script
 
 import autolog
-from autolog.settings import Settings, variable
+from autolog.settings import Settings, resolve, variable
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -102,6 +102,7 @@ def _has_snippets(page: Path) -> bool:
     return bool(_programs(_blocks(page)) or [*_shell_scripts(_blocks(page))])
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", filter(_has_snippets, DOCS), ids=_name)
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """In the reader's order, in fresh processes; and what they log arrives."""
@@ -208,6 +209,21 @@ def _shown(name: str, default: object) -> str:
     if isinstance(default, int):
         return f"{default} ({default >> 20} MiB)"
     return "" if default is None else str(default)
+
+
+def test_every_variable_of_the_table_works() -> None:
+    """Each can be set from the environment, and its value is the one given."""
+    texts = {
+        **dict.fromkeys(("disabled", "strict", "silent", "exclusive"), "1"),
+        "mode": "offline",
+        "dir": "/journals",
+        "extra_tags": '{"team": "vision"}',
+    }
+    for field in fields(Settings):
+        text = texts.get(field.name, "4000000")
+        chosen, origins = resolve({}, {variable(field.name): text})
+        assert origins[field.name] == variable(field.name)
+        assert getattr(chosen, field.name) != field.default
 
 
 def test_every_public_name_is_explained() -> None:

@@ -412,6 +412,7 @@ class TestTheUsersProgram:
             """,
             cwd=tmp_path,
             env={"KERAS_BACKEND": "torch", "AUTOLOG_MODE": "offline"},
+            timeout=150,
         )
         assert done.returncode == 0, done.stderr
         run = only(logged_runs(autolog_home))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from faults import FaultyProxy
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import arrives, fresh_name, group_of, run_named, ship, shippers, stored, train
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from faults import FaultyProxy
 
 SEED = 20260
 KILLS = 10
@@ -197,11 +201,14 @@ def test_a_run_has_the_status_of_its_process(
     assert stored(mlflow_server, name) == [("loss", 0, 1.0)]
 
 
+OFFLINE = {"AUTOLOG_MODE": "offline"}
+
+
 def test_a_traceback_is_what_it_was(tmp_path: Path) -> None:
     """The traceback of an uncaught exception is the same with autolog and without."""
     source = LOGGING + "    def fit():\n        raise RuntimeError('no data')\n    fit()\n"
     without, with_us = (
-        run_script(source, cwd=tmp_path, env={"AUTOLOG_DISABLED": disabled, "AUTOLOG_MODE": "offline"})
+        run_script(source, cwd=tmp_path, env={**OFFLINE, "AUTOLOG_DISABLED": disabled})
         for disabled in ("1", "0")
     )
     assert "RuntimeError: no data" in without.stderr

@@ -10,7 +10,6 @@ import pytest
 from faults import FaultyProxy
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import (
-    KEYS,
     Trained,
     accounts,
     arrives,
@@ -44,9 +43,7 @@ FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
-) -> Trained:
+def undisturbed(mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The same training with the server up."""
     home = tmp_path_factory.mktemp("undisturbed")
     return train(mlflow_server.url, home, env={"AUTOLOG_DIR": str(home / "home")})
@@ -65,12 +62,11 @@ def test_an_outage_costs_neither_time_nor_data(
     faulty: FaultyProxy,
     mlflow_server: MlflowServer,
     undisturbed: Trained,
-    tmp_path: Path,
     autolog_home: Path,
 ) -> None:
     """A training through an outage is the same, and each value is stored once when it is over."""
     FAULTS[fault](faulty)
-    trained = train(faulty.url, tmp_path, env=QUICK_EXIT)
+    trained = train(faulty.url, Path.cwd(), env=QUICK_EXIT)
     assert_as_undisturbed(trained, undisturbed)
     assert faulty.count() > 0 or fault == "refused"
     faulty.pass_on()

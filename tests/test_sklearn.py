@@ -237,6 +237,7 @@ class TestOneRunATraining:
             """,
             cwd=tmp_path,
             env={"AUTOLOG_MODE": "offline", "PYTHONWARNINGS": "ignore"},
+            timeout=150,
         )
         assert done.returncode == 0, done.stderr
         assert only(logged_runs(autolog_home)).model == "GridSearchCV"

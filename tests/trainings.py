@@ -53,9 +53,7 @@ class Trained:
     said: str
 
 
-def train(
-    uri: str, cwd: Path, *, name: str = "", env: Mapping[str, str] | None = None
-) -> Trained:
+def train(uri: str, cwd: Path, *, name: str = "", env: Mapping[str, str] | None = None) -> Trained:
     """Run a training that logs `STEPS` steps of `KEYS` values to `uri`; it must succeed."""
     name = name or fresh_name()
     source = _TRAINING.format(name=name, steps=STEPS, keys=KEYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -34,7 +35,9 @@ class StoreExporter(TrackingExporter):
             from mlflow.tracking._tracking_service.utils import _get_store
 
             resolve: Callable[..., Any] = _get_store
-            return resolve(self._target, _artifact_root(self._target))
+            root = _artifact_root(self._target)
+            _make_database(self._target, lambda uri: resolve(uri, root))
+            return resolve(self._target, root)
         except Exception as error:
             # A missing driver, a refused folder, a locked file: mended without touching the data.
             raise Retryable(f"{type(error).__name__}: {error}") from error
@@ -133,5 +136,29 @@ def _artifact_root(target: str) -> str | None:
     MLflow's default, ``./mlruns``, is the same folder for its default target, but would follow the
     working directory of whichever process comes first.
     """
+    path = _sqlite_file(target)
+    return str(path.parent / "mlruns") if path else None
+
+
+def _sqlite_file(target: str) -> Path | None:
     path = re.match(r"sqlite:///([^?]+)", target)
-    return str(Path(path[1]).parent / "mlruns") if path else None
+    return Path(path[1]) if path else None
+
+
+def _make_database(target: str, resolve: Callable[[str], Any]) -> None:
+    """Have a new sqlite file appear with all its tables at once.
+
+    The user's own mlflow, or the UI started at the end of a short script, may open it meanwhile and
+    would fail on tables that mlflow is still altering.
+    """
+    path = _sqlite_file(target)
+    if path is None or path.exists():
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        resolve(target.replace(str(path), str(partial))).engine.dispose()
+        os.link(partial, path)
+    except OSError:  # somebody was faster, or this filesystem has no links
+        return
+    finally:
+        partial.unlink(missing_ok=True)

@@ -6,8 +6,10 @@ for; so is a second name of a file that stands elsewhere, where something would 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 LARGEST = 1 << 26
@@ -17,15 +19,22 @@ _FLAGS = os.O_CLOEXEC if os.name == "posix" else getattr(os, "O_BINARY", 0)
 _FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def read(path: Path, size: int = LARGEST, start: int = 0) -> bytes:
-    """Up to `size` bytes of a regular file; raises `OSError` for anything else."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A regular file, open for reading; raises `OSError` for anything else."""
     fd = os.open(path, os.O_RDONLY | _FLAGS)
     try:
         _check(fd, path)
-        os.lseek(fd, start, os.SEEK_SET)
-        return os.read(fd, size)
+        yield fd
     finally:
         os.close(fd)
+
+
+def read(path: Path, size: int = LARGEST, start: int = 0) -> bytes:
+    """Up to `size` bytes of a regular file; raises `OSError` for anything else."""
+    with opened(path) as fd:
+        os.lseek(fd, start, os.SEEK_SET)
+        return os.read(fd, size)
 
 
 def replace(path: Path, content: bytes) -> None:

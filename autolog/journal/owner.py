@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from autolog.journal import files
 from autolog.journal.layout import OWNER_LOCK
 
 if sys.platform != "win32":
@@ -62,12 +63,8 @@ def is_locked(path: Path) -> bool:
 
 
 def _probe(path: Path) -> bool:
-    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-    fd = os.open(path, (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY) | flags)
-    try:
+    with files.opened(path) as fd:
         return not _lock(fd, shared=True)
-    finally:
-        os.close(fd)
 
 
 def _lock(fd: int, *, shared: bool = False) -> bool:

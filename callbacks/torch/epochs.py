@@ -50,17 +50,20 @@ class Epoch:
 class _Heard:
     """Values with the number of batches that the loader had given when each was heard."""
 
-    __slots__ = ("batches", "positions", "values")
+    __slots__ = ("batches", "last", "positions", "values")
 
     def __init__(self, values: Values) -> None:
         self.values = values
         self.positions = array("q")
+        self.last = -1
+        """The newest position."""
         self.batches = 0
         """Batches that had a value."""
 
     def add(self, value: object, position: int) -> None:
-        if not self.positions or self.positions[-1] != position:
+        if position != self.last:
             self.batches += 1
+            self.last = position
         self.positions.append(position)
         self.values.append(value)
 
@@ -85,7 +88,7 @@ class Pass:
         """How many losses had been heard by each step."""
         self.rhythm: dict[int, int] = {}
         """The most batches that an optimizer accumulated for one step."""
-        self.is_exhausted = self.is_closed = self.has_graph = False
+        self.is_exhausted = self.has_graph = False
         self._batches_at_step = 0
 
     @property
@@ -106,8 +109,7 @@ class Pass:
     @property
     def is_spent(self) -> bool:
         """True when it was left in the middle and the optimizer has stepped on its last batch."""
-        heard = self.losses.positions
-        is_done = bool(heard) and heard[-1] == len(self.weights) and not self.unowned
+        is_done = self.losses.last == self.position and not self.unowned
         return is_done and not self.is_exhausted and self.is_abandoned
 
     @property
@@ -185,7 +187,7 @@ class Pass:
         A wrapper that looks one batch ahead, as accelerate's, meets the end of the loader before
         the last batch is used: then each value came one batch late.
         """
-        is_late = heard.batches > 1 and heard.positions[-1] > len(self.weights)
+        is_late = heard.batches > 1 and heard.last > len(self.weights)
         return 2 if is_late else 1
 
     def _weight(self, batch: int) -> int:
@@ -228,17 +230,17 @@ class Tracker:
 
     def advance(self, moved: Pass, samples: int) -> None:
         """A pass gives a batch of so many samples."""
-        if moved.is_closed:
-            return
-        self._depth = 0  # an exception in a step leaves its end unreported
-        moved.weights.append(samples)
         if moved is not self.current:
+            if moved not in self._open:  # it is over, or another thread's
+                return
             self._open.remove(moved)
             self._enter(moved)
+        self._depth = 0  # an exception in a step leaves its end unreported
+        moved.weights.append(samples)
 
     def exhaust(self, ended: Pass) -> None:
         """A loader has no more batches."""
-        if ended.is_closed:
+        if ended not in self._open:
             return
         is_silent = not ended.losses.positions and not ended.scores.positions
         for each in list(self._open):
@@ -268,10 +270,12 @@ class Tracker:
             if self._closure_heard:
                 return
             self._closure_heard = True
-        if self.current.is_spent:
-            self._close(self.current)
-        self.current.divisors.append(divisor)
-        self.current.losses.add(value, self.current.position)
+        current = self.current
+        if current.losses.last == current.position and current.is_spent:
+            self._close(current)
+            current = self.current
+        current.divisors.append(divisor)
+        current.losses.add(value, current.position)
 
     def wants_score(self) -> bool:
         """True when the value of a criterion may turn out to be a validation's."""
@@ -309,7 +313,7 @@ class Tracker:
         """True when every optimizer of a pass has stepped on its last batch."""
         positions, done = stepped.losses.positions, set[int]()
         for owner, end in zip(reversed(stepped.owners), reversed(stepped.ends), strict=True):
-            if positions[end - 1] != positions[-1]:
+            if positions[end - 1] != stepped.losses.last:
                 break
             done.add(owner)
         return done == stepped.rhythm.keys()
@@ -331,7 +335,6 @@ class Tracker:
             self._close(each)
 
     def _close(self, closed: Pass) -> None:
-        closed.is_closed = True
         self._open.remove(closed)
         self.current = self._open[-1] if self._open else self._no_loader
         if closed.owners:

@@ -113,15 +113,20 @@ def _is_off() -> bool:
     return _recorder is None or _recorder.in_training
 
 
-# -- loaders ---------------------------------------------------------------------------------------
+def _swallow(error: Exception) -> None:
+    """What `guard.shield` does, for hooks on the path of every step: a ``try`` costs nothing."""
+    guard.report("torch.hooks", error)
+    if guard.strict:
+        raise error
 
-_shield_loader = guard.shield("torch.loader")
+
+# -- loaders ---------------------------------------------------------------------------------------
 
 
 def _iter(original: Callable[..., Any]) -> Callable[..., Any]:
     def __iter__(self: Any) -> Any:  # noqa: N807 - stands for the method
         iterator = original(self)
-        with _shield_loader:
+        with guard.shield("torch.loader"):
             begun = None if _is_off() else _thread.observer.begin(self, iterator)
             setattr(iterator, _ATTRIBUTE, begun)
         return iterator
@@ -134,13 +139,15 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             batch = original(self)
         except StopIteration:
-            with _shield_loader:
+            with guard.shield("torch.loader"):
                 _exhausted(self)
             raise
-        with _shield_loader:
+        try:
             moved = getattr(self, _ATTRIBUTE, None)
             if moved is not None:
                 _thread.observer.tracker.advance(moved, batch_size(batch))
+        except Exception as error:  # noqa: BLE001 - as a shield
+            _swallow(error)
         return batch
 
     return __next__
@@ -155,19 +162,21 @@ def _exhausted(iterator: object) -> None:
 
 # -- losses ----------------------------------------------------------------------------------------
 
-_shield_loss = guard.shield("torch.loss")
-
 
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
         divisor = 0
-        with _shield_loss:
+        try:
             if grad_tensors is None and is_readable(tensors) and not _is_off():
                 divisor = _divisor(tensors)
+        except Exception as error:  # noqa: BLE001 - as a shield
+            _swallow(error)
         result = original(tensors, grad_tensors, *args, **kwargs)
         if divisor:
-            with _shield_loss:
+            try:
                 _heard(tensors, divisor)
+            except Exception as error:  # noqa: BLE001 - as a shield
+                _swallow(error)
         return result
 
     return backward
@@ -176,11 +185,12 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
 def _divisor(loss: Tensor) -> int:
     """The integer by which a loss has been divided, else 1; the graph must still be there."""
     node = loss.grad_fn
-    if type(node).__name__ == "DivBackward0":
-        other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
-        if other is not None and other.is_cpu and other.dtype is torch.int64 and other.dim() == 0:
-            return max(1, int(other))
-    return 1
+    if type(node).__name__ != "DivBackward0":
+        return 1
+    other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
+    if other is None or not other.is_cpu or other.dtype is not torch.int64 or other.dim():
+        return 1
+    return max(1, int(other))
 
 
 def _heard(loss: Tensor, divisor: int) -> None:
@@ -196,7 +206,7 @@ def _heard(loss: Tensor, divisor: int) -> None:
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: Any, outputs: Any) -> Any:
         scaled = original(self, outputs)
-        with _shield_loss:
+        with guard.shield("torch.loss"):
             if scaled is not outputs and is_readable(outputs) and not _is_off():
                 thread = _thread
                 thread.scaled, thread.unscaled = weakref.ref(scaled), outputs.detach()
@@ -219,7 +229,7 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
             value = original(self, *args, **kwargs)
         finally:
             thread.criteria -= 1
-        with _shield_loss:
+        with guard.shield("torch.loss"):
             if is_readable(value):
                 tracker.score(value, has_graph=value.requires_grad)
         return value
@@ -229,16 +239,15 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
 
 # -- steps -----------------------------------------------------------------------------------------
 
-_shield_step = guard.shield("torch.step")
-
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    with _shield_step:
-        _thread.observer.tracker.enter_step()
+    _thread.observer.tracker.enter_step()
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    with _shield_step:
+    try:
         observer = _thread.observer
         if observer.tracker.leave_step():
             observer.stepped(optimizer)
+    except Exception as error:  # noqa: BLE001 - as a shield
+        _swallow(error)

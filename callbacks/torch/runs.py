@@ -62,12 +62,11 @@ class Observer:
     def stepped(self, optimizer: Optimizer) -> None:
         """The outermost step of an optimizer is done."""
         tracker = self.tracker
-        if not tracker.current.unowned and id(optimizer) in self._numbers:
-            return
+        has_loss = tracker.current.unowned > 0
         number = self._numbers.get(id(optimizer))
         if number is None or self._is_over:
-            number = self._admit(optimizer)
-        if number is None or not tracker.current.unowned:
+            number = self._admit(optimizer, has_loss=has_loss)
+        if number is None or not has_loss:
             return
         stepped = self._last_pass = tracker.current
         tracker.step(number)
@@ -88,11 +87,12 @@ class Observer:
         run = self._training.run if self._training is not None else None
         return run is not None and run.status is not None
 
-    def _admit(self, optimizer: Optimizer) -> int | None:
-        """The number of an optimizer in its run; None when it has had no loss yet."""
-        belongs = self._training is not None and not self._is_over and self._belongs(optimizer)
+    def _admit(self, optimizer: Optimizer, *, has_loss: bool) -> int | None:
+        """The number of an optimizer in its run; None when it has no loss that would open one."""
+        is_open = self._training is not None and not self._is_over
+        belongs = is_open and self._belongs(optimizer, has_loss=has_loss)
         if not belongs:
-            if not self.tracker.current.unowned:
+            if not has_loss:
                 return None
             self._open(optimizer)
         number = len(self._steps)
@@ -108,11 +108,11 @@ class Observer:
             self._undescribed[number] = weakref.ref(optimizer)
         return number
 
-    def _belongs(self, optimizer: Optimizer) -> bool:
+    def _belongs(self, optimizer: Optimizer, *, has_loss: bool) -> bool:
         current, last = self.tracker.current, self._last_pass
         if current is last or id(optimizer) in self._seen:
             return True
-        if not current.unowned:
+        if not has_loss:
             return False
         has_no_loader = current.loader is None and last is not None and last.loader is None
         has_just_begun = has_no_loader and sum(self._steps) < _FEWEST_STEPS
