@@ -73,7 +73,6 @@ class Limits:
 
 
 MLFLOW = Limits()
-AZUREML = Limits(metrics=200, params=100, tags=50, param_length=500, tag_length=1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,8 @@ class Pace:
     seconds: float = 1.0
 
     def due(self, pending: int, oldest_age: float, flush: bool = False) -> bool:
-        """Whether to send now; `oldest_age` is in seconds."""
-        return pending > 0 and (flush or pending >= self.values or oldest_age >= self.seconds)
+        """Whether to send now what waits: so many values, the oldest for so many seconds."""
+        return flush or pending >= self.values or oldest_age >= self.seconds
 
 
 def batches(

@@ -24,7 +24,7 @@ def clean(folder: Path, older_than: float, *, force: bool, now: float) -> str:
             return _clean(folder, older_than, force=force, now=now)
         finally:
             lock.release()
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # the latter: folders in folders, too many
         return f"kept: {error}"
 
 

@@ -213,7 +213,7 @@ class Shipper:
     def _is_due(self, source: _Source) -> bool:
         age = self._clock() - source.since
         hurried = source.life is not Life.ALIVE or source.feed.flush_wanted()
-        return hurried or age >= self._pace.seconds or source.values >= self._pace.values
+        return self._pace.due(source.values, age, flush=hurried)
 
     # -- files -----------------------------------------------------------------------------------
 

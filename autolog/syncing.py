@@ -22,7 +22,7 @@ from autolog.journal import progress
 from autolog.journal.layout import HELD
 from autolog.journal.owner import Life, Lock, is_locked
 from autolog.journal.progress import Progress
-from autolog.journal.root import SHIPPER_LOCK, group_of
+from autolog.journal.root import SHIPPER_LOCK, group_of, journals
 from autolog.receipt import ShipperState, shipper_state, store_shipper_state
 from autolog.shipper import Shipper
 from autolog.standing import Standing, inspect
@@ -78,10 +78,10 @@ class Sync:
         self._denied: list[Left] = []
         self._given_up: dict[Access, str] = {}
 
-    def run(self, journals: Iterable[Path]) -> list[Left]:
-        """Send what the journals hold; returns what is left."""
+    def run(self, folders: Iterable[Path]) -> list[Left]:
+        """Send what these journals hold; returns what is left."""
         left = []
-        for haul in self._hauls(journals):
+        for haul in self._hauls(folders):
             if haul.is_sent:
                 left += self._left_of(haul, "")
                 continue
@@ -95,9 +95,9 @@ class Sync:
             left += self._left_of(haul, problem)
         return self._denied + left
 
-    def _hauls(self, journals: Iterable[Path]) -> list[_Haul]:
+    def _hauls(self, folders: Iterable[Path]) -> list[_Haul]:
         hauls: dict[tuple[Path, Access], _Haul] = {}
-        for folder in journals:
+        for folder in folders:
             meta = read_meta(folder)
             if meta is None:
                 self._denied.append(Left(folder, list(inspect(folder).left())))
@@ -118,9 +118,8 @@ class Sync:
 
     def _left_of(self, haul: _Haul, problem: str) -> list[Left]:
         left = []
-        for folder in haul.before:
-            if not folder.exists():
-                continue
+        # Runs may have been set aside on the way, and such ones sent and let go of.
+        for folder in sorted({place for given in haul.before for place in journals(given)}):
             standing = inspect(folder, finish=self._finish, target=haul.access.target)
             reasons = list(standing.left())
             if problem and not standing.is_sent:

@@ -99,7 +99,7 @@ def step(value: object) -> int:
     except Exception:  # noqa: BLE001 - __index__ is the user's code
         whole = _whole_scalar(value)
     if not -_STEP_LIMIT <= whole < _STEP_LIMIT:
-        raise BadValue(f"step={_show(whole)}: a step must fit 64 bits")
+        raise BadValue(f"step={_show(whole)}: a step must fit 64 bits; use a smaller int")
     return whole
 
 
@@ -151,13 +151,17 @@ def stable_text(value: object) -> str:
     Classes and functions give their qualified name; objects their repr without its address.
     At most a million characters; a collection too large to be a param gives its type and size.
     """
-    try:
-        return _stable(value, 0)[:_TEXT_LIMIT]
-    except Exception:  # noqa: BLE001 - a container of the user's may raise when it is read
-        return plain_text(value)
+    return _stable(value, 0)[:_TEXT_LIMIT]
 
 
 def _stable(value: object, depth: int) -> str:
+    try:
+        return _stable_unguarded(value, depth)
+    except Exception as error:  # noqa: BLE001 - a container of the user's may raise when it is read
+        return _no_text(value, error)
+
+
+def _stable_unguarded(value: object, depth: int) -> str:
     if isinstance(value, str):
         return value if depth == 0 else repr(value)
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
@@ -187,7 +191,11 @@ def plain_text(value: object) -> str:
     try:
         return str(value)[:_TEXT_LIMIT]
     except Exception as error:  # noqa: BLE001 - __str__ is the user's code
-        return f"<{type(value).__qualname__}: its text raises {type(error).__name__}>"
+        return _no_text(value, error)
+
+
+def _no_text(value: object, error: Exception) -> str:
+    return f"<{type(value).__qualname__}: its text raises {type(error).__name__}>"
 
 
 def masked(key: str, text: str) -> str:

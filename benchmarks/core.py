@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import servers
+from support import MlflowServer, SqliteStore, eventually, free_port
 
 STEPS = 20_000
 ROUNDS = 7
@@ -94,10 +95,14 @@ def step_cost(up: str, down: str) -> list[Figure]:
     for _ in range(3):
         alive += _step_rounds(up)
         dead += _step_rounds(down)
-    median_floor, tail_floor, median_ours, tail_ours = map(statistics.median, zip(*alive))
+    median_floor, tail_floor, median_ours, tail_ours = map(
+        statistics.median, zip(*alive, strict=True)
+    )
     median_dead = statistics.median(row[2] for row in dead)
-    print(f"  list.append {median_floor:.0f} ns, p99.9 {tail_floor:.0f} ns; "
-          f"log_metrics {median_ours:.0f} ns, p99.9 {tail_ours:.0f} ns; dead {median_dead:.0f} ns")
+    print(
+        f"  list.append {median_floor:.0f} ns, p99.9 {tail_floor:.0f} ns; "
+        f"log_metrics {median_ours:.0f} ns, p99.9 {tail_ours:.0f} ns; dead {median_dead:.0f} ns"
+    )
     return [
         Figure("log_metrics(10) / list.append, median", median_ours / median_floor, 12, "x"),
         Figure("log_metrics(10) / list.append, p99.9", tail_ours / tail_floor, 5, "x"),
@@ -168,9 +173,7 @@ def start() -> list[Figure]:
     """``import autolog`` and ``enable()``, with no framework, over bare Python."""
     enable = "import autolog; autolog.enable(tracking_uri='http://127.0.0.1:9', silent=True)"
     code = enable + "; import os; os._exit(0)"
-    extra = []
-    for _ in range(11):
-        extra.append(_seconds(code) - _seconds("import os; os._exit(0)"))
+    extra = [_seconds(code) - _seconds("import os; os._exit(0)") for _ in range(11)]
     loaded = _script(
         enable + "\nimport sys\n"
         "print(*{'mlflow', 'requests', 'numpy', 'torch', 'sklearn', 'keras'} & set(sys.modules))",
@@ -210,7 +213,10 @@ def memory(target: str) -> list[Figure]:
             trainings = [
                 subprocess.Popen(
                     [sys.executable, "-c", _MEMORY, target],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environ,
                 )
                 for _ in range(processes)
             ]
@@ -279,28 +285,40 @@ def _timed_fit(enable: str, folder: str, environ: dict[str, str]) -> float:
     begin = time.perf_counter()
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _FIT.format(enable=enable)],
-        check=True, cwd=folder, env=environ, capture_output=True,
+        check=True,
+        cwd=folder,
+        env=environ,
+        capture_output=True,
     )
     return time.perf_counter() - begin
 
 
 def _seconds_until_run(database: Path, begin: float) -> float:
     """When the run became visible: looked for every 50 ms."""
-    import sqlite3
+    eventually(lambda: _has_run(database), timeout=60)
+    return time.time() - begin
 
-    deadline = begin + 60
-    while time.time() < deadline:
-        try:
-            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-                if connection.execute("SELECT count(*) FROM runs").fetchone()[0]:
-                    return time.time() - begin
-        except sqlite3.OperationalError:
-            pass
-        time.sleep(0.05)
-    raise TimeoutError("no run after 60 s")
+
+def _has_run(database: Path) -> bool:
+    try:
+        return bool(SqliteStore(database).run_ids())
+    except sqlite3.OperationalError:  # no file yet, or no table in it yet
+        return False
 
 
 # -- running it ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """The address of a real server with as many workers as MLflow starts by default."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        server = MlflowServer(Path(folder), workers=4)
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.kill()
 
 
 @contextmanager
@@ -314,7 +332,10 @@ def _script(code: str, *arguments: str) -> str:
     with _home() as environ:
         return subprocess.run(
             [sys.executable, "-c", code, *arguments],
-            check=True, stdout=subprocess.PIPE, text=True, env=environ,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
         ).stdout
 
 
@@ -325,9 +346,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     options = parser.parse_args()
     figures: list[Figure] = []
-    parts: list[tuple[str, Callable[[], list[Figure]]]] = []
-    with servers.mlflow_server() as up, servers.closed_port() as down:
-        parts = [
+    with _server() as up:
+        down = f"http://127.0.0.1:{free_port()}"
+        parts: list[tuple[str, Callable[[], list[Figure]]]] = [
             ("one call", lambda: step_cost(up, down)),
             ("drain", lambda: drain(up)),
             ("start", start),
@@ -341,8 +362,10 @@ def main() -> int:
     for figure in figures:
         verdict = "ok" if figure.is_met else "MISSED"
         sign = ">=" if figure.higher_is_better else "<="
-        print(f"{figure.name:45} {figure.value:9.2f} {figure.unit:6} "
-              f"target {sign} {figure.target:<6g} {verdict}")
+        print(
+            f"{figure.name:45} {figure.value:9.2f} {figure.unit:6} "
+            f"target {sign} {figure.target:<6g} {verdict}"
+        )
     if options.json:
         options.json.write_text(json.dumps(report(figures), indent=1))
     return int(options.check and not all(figure.is_met for figure in figures))

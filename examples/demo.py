@@ -55,14 +55,17 @@ class Digits(pl.LightningModule):
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.lr = lr
         self.model = torch.nn.Linear(64, 10)
 
     def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+        """The loss of a batch; Lightning goes on from there."""
         x, y = batch
         return torch.nn.functional.cross_entropy(self.model(x), y)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
+        """Adam over all weights."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
 def train_lightning() -> None:

@@ -44,6 +44,16 @@ def appended(folder: Path, journal: Journal) -> list[bytes]:
     return found
 
 
+def number(value: int) -> bytes:
+    """A frame that holds a number."""
+    return layout.frame(value.to_bytes(8, "little"))
+
+
+def numbers(found: list[bytes]) -> list[int]:
+    """The numbers of bodies."""
+    return [int.from_bytes(body, "little") for body in found]
+
+
 def read_to_the_end(reader: Reader, owner: Life) -> list[bytes]:
     """What rounds of reading find until several of them find nothing more."""
     found: list[bytes] = []

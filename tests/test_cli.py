@@ -33,6 +33,7 @@ SECRET = "s3cr3t-t0k3n"
 
 @pytest.fixture
 def experiment(mlflow_server: MlflowServer) -> Experiment:
+    """An experiment of the test's own."""
     return Experiment(mlflow_server)
 
 
@@ -52,7 +53,9 @@ def _log_offline(experiment: Experiment, cwd: Path, *, extra: str = "", **env: s
     return meta.parent
 
 
-def _stored(experiment: Experiment, server: MlflowServer | None = None) -> list[list[tuple[int, float]]]:
+def _stored(
+    experiment: Experiment, server: MlflowServer | None = None
+) -> list[list[tuple[int, float]]]:
     """The loss curves of every run on the server, with their status checked."""
     server = server or experiment.server
     found = server.client().get_experiment_by_name(experiment.name)
@@ -71,7 +74,7 @@ _CURVE = [(step, step / 8) for step in range(STEPS)]
 def test_sync_sends_what_is_left_and_a_second_time_nothing(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    """sync exits with 0 once everything is stored, and is idempotent."""
+    """Sync exits with 0 once everything is stored, and is idempotent."""
     _log_offline(experiment, tmp_path)
     autolog("sync", env=experiment.env, code=0)
     again = autolog("sync", env=experiment.env, code=0)
@@ -113,7 +116,7 @@ def test_one_bad_journal_blocks_no_other(experiment: Experiment, tmp_path: Path)
 def test_a_target_that_stays_down_is_given_up_and_its_values_kept(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    """sync says how much is left and why; later the same command sends it."""
+    """Sync says how much is left and why; later the same command sends it."""
     with FaultyProxy(experiment.server.url) as proxy:
         proxy.refuse()
         experiment.env["MLFLOW_TRACKING_URI"] = proxy.url
@@ -251,7 +254,8 @@ def test_a_value_that_the_server_refuses_is_left_with_its_words(
     """One bad name costs itself and the exit status."""
     journal = tmp_path / "group" / "journal"
     bad = encoded(Tags(1, {"x" * 300: "too long a name"}))
-    lay_out(journal, [[*losses(3, experiment=experiment.name), bad]])
+    start = records.encode(run_start(experiment=experiment.name))
+    lay_out(journal, [[start, *losses(3)[1:], bad]])
     write_meta(journal, target=experiment.server.url)
     done = autolog("sync", journal, env=experiment.env, code=1)
     assert "1 values refused: " in done.stdout
@@ -539,7 +543,7 @@ def test_doctor_is_content_with_a_server_that_answers(
     env = {**user, "MLFLOW_TRACKING_URI": mlflow_server.url}
     done = autolog("doctor", env=env, code=0)
     assert f"target: {mlflow_server.url} (MLFLOW_TRACKING_URI)" in done.stdout
-    assert f"target answers: yes" in done.stdout
+    assert "target answers: yes" in done.stdout
     assert str(autolog_home) in done.stdout
     assert "sklearn" in done.stdout
     assert "credential: " in done.stdout

@@ -1,4 +1,4 @@
-"""Damaged journals: what stands before the damage is read, the damage is told, nothing is raised."""
+"""Damaged journals: what stands before the damage is read, the damage is told, nothing raises."""
 
 from __future__ import annotations
 
@@ -93,8 +93,10 @@ def values_of(found: list[Record]) -> list[float]:
 def test_a_flipped_bit_costs_at_most_the_rest_of_its_segment(
     folder: Path, number: int, owner: Life
 ) -> None:
-    """Wherever it is: all before it and all later segments are read, nothing is made up, and a
-    frame whose length is right is all that is lost."""
+    """All before it and all later segments are read, and of a frame with the right length no more.
+
+    Nothing is made up.
+    """
     before = [body for s in BODIES[:number] for body in s]
     after = [body for s in BODIES[number + 1 :] for body in s]
     for offset in each_flip(segment(folder, number), 0, frames_end(number)):
@@ -356,7 +358,8 @@ def test_what_stands_before_damage_is_still_known_after_a_restart(tmp_path: Path
 def test_names_without_values_are_no_end(tmp_path: Path) -> None:
     """A long row of declarations neither hides what follows nor ends a run before its time."""
     folder = tmp_path / "j"
-    names = [records.encode_keys(n, tuple(f"{n}.{i}" * 20 for i in range(10))) for n in range(2, 500)]
+    long = [(n, tuple(f"{n}.{i}" * 20 for i in range(10))) for n in range(2, 500)]
+    names = [records.encode_keys(n, keys) for n, keys in long]
     contents = losses(1)
     lay_out(folder, [[*contents[:2], *names, *contents[2:]]])
     found = read_all(feed_of(folder))

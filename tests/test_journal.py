@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,11 +20,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journals import TARGET, appended, bodies, open_journal, read_to_the_end, small_disk
-from support import eventually, run_script, start_script
+from journals import TARGET, appended, bodies, number, numbers, open_journal, run_start
+from support import eventually, start_script
 
 from autolog.journal import layout
-from autolog.journal.owner import Life, Lock, Owner, is_locked, life
+from autolog.journal.owner import Life, is_locked
 from autolog.journal.reader import Reader
 from autolog.journal.writer import Journal
 from autolog.recorder.run import Run
@@ -34,27 +33,17 @@ from autolog.settings import Target
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX's")
 
 
-def number(value: int) -> bytes:
-    """A frame that holds a number."""
-    return layout.frame(value.to_bytes(8, "little"))
-
-
-def numbers(found: list[bytes]) -> list[int]:
-    """The numbers of bodies."""
-    return [int.from_bytes(body, "little") for body in found]
-
-
 def open_run(journal: Journal) -> Run:
     """A run that logs to a journal."""
-    from journals import run_start
-
     return Run(journal, Target(TARGET), run_start(next(journal.ids)))
 
 
 # -- what is written is read -----------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(contents=st.lists(st.binary(min_size=1, max_size=40_000), max_size=12))
 def test_every_body_comes_back_in_order(tmp_path: Path, contents: list[bytes]) -> None:
     """Whatever the sizes of frames are, a living and a dead journal give the same bodies back."""
@@ -362,7 +351,8 @@ def test_a_storm_of_interrupts_loses_nothing_returned_from(tmp_path: Path) -> No
     other.join(20)
     assert not other.is_alive()
     journal.append(number(0))
-    found = Counter(int.from_bytes(body[:8], "little") for body in appended(journal.folder, journal))
+    stored = appended(journal.folder, journal)
+    found = Counter(int.from_bytes(body[:8], "little") for body in stored)
     assert interrupts > 100
     assert [value for value in returned if found[value] == 0] == []
     assert [v for v in range(1 << 40, next(theirs)) if found[v] != 1] == []
@@ -377,15 +367,18 @@ def test_an_interrupt_between_a_handler_s_values_and_their_storing_keeps_their_o
     tmp_path: Path,
 ) -> None:
     """What a handler declared in the middle of an append stands before what uses it later."""
-    journal = open_journal(tmp_path / "j", wake=lambda: raise_after_logging())
 
     def raise_after_logging() -> None:
         journal.append(layout.frame(b"declared"))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    def append_until_interrupted() -> None:
         while True:
             journal.append(layout.frame(bytes(1000)))
+
+    journal = open_journal(tmp_path / "j", wake=raise_after_logging)
+    with pytest.raises(KeyboardInterrupt):
+        append_until_interrupted()
     journal.append(layout.frame(b"used"))
     assert appended(journal.folder, journal)[-2:] == [b"declared", b"used"]
 
@@ -423,8 +416,9 @@ def test_sigkill_loses_no_value_whose_append_returned(tmp_path: Path, round_numb
     process.wait(10)
     reader = Reader(tmp_path / "j")
     found = [int.from_bytes(f.body[:8], "little") for f in reader.frames(Life.DEAD)]
-    assert found[: int.from_bytes(last, "little") + 1] == [*range(int.from_bytes(last, "little") + 1)]
-    assert len(found) <= int.from_bytes(last, "little") + 2
+    reported = int.from_bytes(last, "little") + 1
+    assert found[:reported] == list(range(reported))
+    assert len(found) <= reported + 1
     assert reader.damage == []
 
 
@@ -447,270 +441,3 @@ def test_a_forked_child_leaves_its_parent_s_journal_alone(tmp_path: Path) -> Non
     assert numbers(appended(journal.folder, journal)) == [1, 2]
     assert Reader(journal.folder).control().flush == 0
     assert is_locked(journal.folder / layout.OWNER_LOCK)
-
-
-# -- when space is short ---------------------------------------------------------------------------
-
-
-def test_at_the_limit_the_essential_stays_longest_and_the_count_is_right(tmp_path: Path) -> None:
-    """Batch values go first, then all others; once segments are let go, all are stored again."""
-    limit = 1 << 20
-    journal = open_journal(tmp_path / "j", limit=limit)
-    frame = layout.frame(bytes(1000))
-    first_lost: dict[bool, int] = {}
-    for i in range(3000):
-        essential = i % 2 == 0
-        before = journal.dropped.total()
-        journal.append(frame, 1, essential)
-        if journal.dropped.total() > before:
-            first_lost.setdefault(essential, i)
-        if i % 10 == 0:
-            journal.prepare()
-    assert first_lost[False] < first_lost[True]
-    assert set(journal.dropped) == {"journal limit"}
-    kept = appended(journal.folder, journal)
-    assert len(kept) + journal.dropped.total() == journal.logged == 3000
-    assert sum(p.stat().st_size for p in journal.folder.glob("*.seg")) <= limit
-
-    for path in sorted(journal.folder.glob("*.seg"))[:-2]:
-        path.unlink()
-    journal.prepare()
-    journal.append(layout.frame(b"stored again"), 1, essential=False)
-    reader = Reader(journal.folder, layout.position(layout.split(journal.tail)[0], 0))
-    assert [f.body for f in reader.frames(Life.ALIVE)][-1] == b"stored again"
-
-
-_ON_A_FULL_DISK = """
-    import os
-    from pathlib import Path
-    from journals import bodies, open_journal
-    from autolog.journal import layout
-    from autolog.journal.owner import Life
-    disk = Path("disk")
-    journal = open_journal(disk / "j", segment_size=1 << 18)
-    (disk / "filler").write_bytes(bytes(300_000))
-    frame = layout.frame(bytes(1000))
-    first_lost = {}
-    for i in range(3000):
-        essential, before = i % 2 == 0, journal.dropped.total()
-        journal.append(frame, 1, essential)
-        if journal.dropped.total() > before:
-            first_lost.setdefault(essential, i)
-        if i % 10 == 0:
-            journal.prepare()
-    assert first_lost[False] < first_lost[True], first_lost
-    assert set(journal.dropped) == {"disk full"}, journal.dropped
-    stored = len(bodies(journal.folder, Life.ALIVE))
-    assert stored + journal.dropped.total() == journal.logged == 3000
-    (disk / "filler").unlink()
-    journal.prepare()
-    journal.append(layout.frame(b"stored again"), 1, False)
-    assert bodies(journal.folder, Life.ALIVE)[-1] == b"stored again"
-    print("alive")
-"""
-
-
-def test_a_full_disk_stops_nobody(tmp_path: Path) -> None:
-    """On a full disk there is no SIGBUS: values are dropped in order and counted, till room is."""
-    with small_disk(tmp_path / "disk", "1m"):
-        env = {"PYTHONPATH": os.pathsep.join(sys.path)}
-        done = run_script(_ON_A_FULL_DISK, cwd=tmp_path, env=env)
-    assert done.stdout == "alive\n", done.stderr
-    assert done.stderr.count("disk full") == 1
-
-
-def test_a_small_spare_segment_gives_way_to_a_whole_one(tmp_path: Path) -> None:
-    """Space that comes back ends the dropping, though the short segment was never used."""
-    with small_disk(tmp_path / "disk", "1m") as disk:
-        journal = open_journal(disk / "j", segment_size=1 << 18)
-        (disk / "filler").write_bytes(bytes(600_000))
-        journal.prepare()
-        journal.append(number(1), 1, essential=False)
-        (disk / "filler").unlink()
-        journal.prepare()
-        journal.append(number(2), 1, essential=False)
-        assert journal.dropped == {"disk full": 1}
-        assert numbers(appended(journal.folder, journal)) == [2]
-        sizes = sorted(path.stat().st_size for path in journal.folder.glob("*.seg"))
-        assert sizes == [1 << 18, 1 << 18]
-
-
-def test_no_room_for_a_journal_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A journal that cannot be made is an OSError, and takes none of the little space."""
-    with small_disk(tmp_path / "disk", "64k") as disk:
-        with pytest.raises(OSError, match="disk full"):
-            open_journal(disk / "j")
-        assert list(disk.iterdir()) == []
-
-
-def test_a_segment_let_go_while_space_is_counted_drops_nothing(tmp_path: Path) -> None:
-    """The shipper removes segments while the writer counts them, and that is no shortage."""
-    journal = open_journal(tmp_path / "j")
-    stop = threading.Event()
-
-    def let_go() -> None:
-        while not stop.is_set():
-            for path in sorted(journal.folder.glob("*.seg"))[:-1]:
-                path.unlink(missing_ok=True)
-
-    thread = threading.Thread(target=let_go)
-    thread.start()
-    for _ in range(2000):
-        journal.append(layout.frame(bytes(30_000)))
-    stop.set()
-    thread.join(10)
-    assert journal.dropped == {}
-
-
-# -- copies ----------------------------------------------------------------------------------------
-
-
-def test_a_copy_taken_while_the_owner_writes_is_completed_by_the_next(tmp_path: Path) -> None:
-    """A control page newer than the segments is a gap, not damage: each value comes once."""
-    journal = open_journal(tmp_path / "j")
-    copy = tmp_path / "copy"
-    for value in range(100):
-        journal.append(number(value))
-    shutil.copytree(journal.folder, copy)
-    for value in range(100, 10_000):
-        journal.append(number(value))
-    shutil.copyfile(journal.folder / layout.CONTROL, copy / layout.CONTROL)
-    reader = Reader(copy)
-    first = read_to_the_end(reader, Life.UNKNOWN)
-    assert numbers(first) == list(range(100))
-    assert reader.gap is not None
-    shutil.copytree(journal.folder, copy, dirs_exist_ok=True)
-    assert numbers(read_to_the_end(reader, Life.UNKNOWN)) == list(range(100, 10_000))
-    assert reader.gap is None
-    assert reader.damage == []
-
-
-def test_a_segment_that_is_left_is_seen_to_have_changed(tmp_path: Path) -> None:
-    """The time of a full segment moves when the last of it is written, which rsync goes by."""
-    journal = open_journal(tmp_path / "j")
-    path = journal.folder / layout.segment_name(0)
-    os.utime(path, (1, 1))
-    while layout.split(journal.tail)[0] == 0:
-        journal.append(layout.frame(bytes(1000)))
-    assert path.stat().st_mtime > 1
-
-
-# -- the owner -------------------------------------------------------------------------------------
-
-
-def owner_of(folder: Path) -> Owner:
-    """The owner that a journal's description names."""
-    from autolog.feed import read_meta
-
-    meta = read_meta(folder)
-    assert meta is not None
-    return meta.owner
-
-
-@pytest.fixture
-def owned(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A process that holds a journal and waits, and the journal."""
-    source = """
-        from pathlib import Path
-        from journals import open_journal
-        journal = open_journal(Path("j"))
-        Path("ready").touch()
-        while True:
-            __import__("time").sleep(60)
-    """
-    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
-    eventually((tmp_path / "ready").exists, 30)
-    return process, tmp_path / "j"
-
-
-@posix
-def test_an_owner_is_alive_until_it_is_dead(owned: tuple[subprocess.Popen[str], Path]) -> None:
-    """Alive, alive while SIGSTOP holds it, and dead at once when it is killed."""
-    process, folder = owned
-    owner = owner_of(folder)
-    assert owner.pid == process.pid
-    assert life(folder, owner) is Life.ALIVE
-    process.send_signal(signal.SIGSTOP)
-    assert life(folder, owner) is Life.ALIVE
-    process.kill()
-    process.wait(10)
-    assert life(folder, owner) is Life.DEAD
-
-
-@posix
-def test_a_copy_tells_nothing_of_its_owner(
-    owned: tuple[subprocess.Popen[str], Path], tmp_path: Path
-) -> None:
-    """On another path, or without its lock, a journal is neither alive nor dead."""
-    process, folder = owned
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    assert life(copy, owner_of(copy)) is Life.UNKNOWN
-    process.kill()
-    process.wait(10)
-    assert life(copy, owner_of(copy)) is Life.UNKNOWN
-    (folder / layout.OWNER_LOCK).unlink()
-    assert life(folder, owner_of(folder)) is Life.UNKNOWN
-
-
-def test_a_journal_of_another_machine_is_never_dead(tmp_path: Path) -> None:
-    """On a shared disk the lock may be kept elsewhere: another machine's journal is unknown."""
-    folder = tmp_path / "j"
-    journal = open_journal(folder)
-    owner = owner_of(folder)
-    elsewhere = Owner(owner.pid, owner.host, "another machine", owner.lock_inode)
-    journal.abandon()
-    assert life(folder, elsewhere) is Life.UNKNOWN
-    assert life(folder, owner) is Life.DEAD
-
-
-def test_a_reused_pid_keeps_no_owner_alive(tmp_path: Path) -> None:
-    """A process that has got a dead owner's number is not taken for it."""
-    folder = tmp_path / "j"
-    open_journal(folder).abandon()
-    owner = owner_of(folder)
-    assert owner.pid == os.getpid()
-    assert life(folder, owner) is Life.DEAD
-
-
-@posix
-def test_an_owner_in_another_container_is_alive(tmp_path: Path) -> None:
-    """A process of another pid namespace, whose number means nothing here, holds its journal."""
-    unshare = shutil.which("unshare")
-    probe = [unshare or "false", "--pid", "--fork", "--kill-child", "true"]
-    if subprocess.run(probe, check=False, capture_output=True).returncode != 0:
-        pytest.skip("no pid namespace can be made here")
-    source = """
-        import subprocess, sys
-        inner = (
-            "import os, time; from pathlib import Path; from journals import open_journal; "
-            "journal = open_journal(Path('j')); Path('pid').write_text(str(os.getpid())); "
-            "time.sleep(600)"
-        )
-        command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", inner]
-        sys.exit(subprocess.call(command))
-    """
-    process = start_script(source, cwd=tmp_path, env={"PYTHONPATH": os.pathsep.join(sys.path)})
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 30)
-    owner = owner_of(tmp_path / "j")
-    assert owner.pid == int((tmp_path / "pid").read_text()) < 10
-    assert life(tmp_path / "j", owner) is Life.ALIVE
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
-    eventually(lambda: life(tmp_path / "j", owner) is Life.DEAD)
-
-
-@posix
-def test_asking_for_a_lock_does_not_take_it(tmp_path: Path) -> None:
-    """Two who look at the same time see a free lock, and a lock that cannot be opened is unknown."""
-    lock = Lock(tmp_path / "lock")
-    assert lock.acquire()
-    assert is_locked(lock.path)
-    assert not Lock(lock.path).acquire()
-    lock.release()
-    import fcntl
-
-    with open(lock.path) as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
-        assert not is_locked(lock.path)
-    assert not is_locked(tmp_path / "no such file")

@@ -71,11 +71,13 @@ class Training:
 
 @pytest.fixture
 def experiment(mlflow_server: MlflowServer) -> Experiment:
+    """An experiment of the test's own."""
     return Experiment(mlflow_server)
 
 
 @pytest.fixture
 def training(experiment: Experiment, tmp_path: Path, autolog_home: Path) -> Training:
+    """A training that has logged its first half."""
     return Training(experiment, tmp_path, autolog_home)
 
 
@@ -98,7 +100,9 @@ def _points(experiment: Experiment, run_id: str) -> list[tuple[str, int, float]]
 
 def _logged(steps: int) -> list[tuple[str, int, float]]:
     return sorted(
-        point for step in range(steps) for point in (("loss", step, step / 8), ("acc", step, step / 4))
+        point
+        for step in range(steps)
+        for point in (("loss", step, step / 8), ("acc", step, step / 4))
     )
 
 
@@ -117,8 +121,7 @@ def test_a_live_folder_copied_and_synced_twice_arrives_once(
     tmp_path: Path,
     transfer: Callable[[Path, Path], None],
 ) -> None:
-    """Copies of a living offline run, synced twice elsewhere, store each value once and end the run
-    only when its own end has come over."""
+    """Two copies of a living run, each synced elsewhere, store a value once, end the run once."""
     if shutil.which("rsync") is None and transfer is _rsync:
         pytest.skip("no rsync here")
     copy, env = tmp_path / "copy", _elsewhere(tmp_path, experiment)

@@ -137,9 +137,8 @@ def test_the_command_is_installed(
 ) -> None:
     """``autolog`` runs, and ``python -m autolog`` is the same."""
     _install(environment, archives[1])
-    script = _run(environment.parent / "autolog", "--help")
-    assert "sync" in script
-    assert _run(environment, "-m", "autolog", "--help") == script
+    for command in ([environment.parent / "autolog"], [environment, "-m", "autolog"]):
+        assert "sync" in _run(*command, "--help")
 
 
 def test_callbacks_is_no_package_of_its_own(project: Path) -> None:
@@ -160,7 +159,7 @@ def test_a_bare_install_fits_and_shows(
     bin_folder = tmp_path / "bare" / "bin"
     constraints = ROOT / "constraints" / "tested.txt"
     pip = (bin_folder / "python", "-m", "pip", "install", "--quiet")
-    _run(*pip, "-c", constraints, archives[1], "scikit-learn")
+    _run(*pip, "--no-compile", "-c", constraints, archives[1], "scikit-learn")
 
     done = run_script(FIT, cwd=project, python=bin_folder / "python", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -170,7 +169,7 @@ def test_a_bare_install_fits_and_shows(
     with _ui(shlex.split(printed[0]), tmp_path, {**os.environ, "PATH": path}) as url:
         with urllib.request.urlopen(url, timeout=30) as page:
             assert "<title>MLflow</title>" in page.read().decode()
-        (run,) = eventually(lambda: _runs(url), 30)
+        (run,) = eventually(lambda: _runs(url), 120)
         assert run["data"]["metrics"][0]["key"] == "epoch_loss"
 
 
@@ -180,7 +179,7 @@ def _ui(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
     port = free_port()
     with (folder / "ui.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "--port", str(port), "--workers", "1"],
             cwd=folder,
             env=env,
             stdout=log,
@@ -189,7 +188,7 @@ def _ui(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: answers(url), 90)
+        eventually(lambda: answers(url), 120)
         yield url
     finally:
         kill_group(process)

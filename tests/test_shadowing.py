@@ -8,6 +8,13 @@ import pytest
 from support import MlflowServer, SqliteStore, run_script
 
 TRAIN = """
+    import importlib
+    import os
+
+    name = os.environ["SHADOWING"]
+    if "FIRST" in os.environ:
+        importlib.import_module(name)
+
     import autolog
 
     autolog.enable()
@@ -17,10 +24,7 @@ TRAIN = """
     receipt = autolog.flush(60)
     assert receipt.complete, receipt
 
-    import importlib
-    import os
-
-    print(importlib.import_module(os.environ["SHADOWING"]).MINE)
+    print(importlib.import_module(name).MINE)
 """
 
 
@@ -31,28 +35,29 @@ def shadowing(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.param)
 
 
-def test_a_local_target_gets_everything(shadowing: str, tmp_path: Path) -> None:
-    """With a local store, for which the shipper loads mlflow, the value is stored."""
-    store = SqliteStore(tmp_path / "runs.db")
-    _train(tmp_path, shadowing, store.uri)
-    (run_id,) = store.run_ids()
-    assert {(p.key, p.value) for p in store.points(run_id)} == {("answer", 42.0)}
-
-
+@pytest.mark.parametrize("order", ["autolog first", "autolog last"])
 def test_a_server_gets_everything(
-    shadowing: str, tmp_path: Path, mlflow_server: MlflowServer
+    shadowing: str, order: str, tmp_path: Path, mlflow_server: MlflowServer
 ) -> None:
     """With a server, to which the shipper posts itself, the value is stored."""
     before = set(mlflow_server.run_ids())
-    _train(tmp_path, shadowing, mlflow_server.url)
+    env = {"FIRST": "the module"} if order == "autolog last" else {}
+    _train(tmp_path, shadowing, {**env, "MLFLOW_TRACKING_URI": mlflow_server.url})
     (run_id,) = set(mlflow_server.run_ids()) - before
     assert {(p.key, p.value) for p in mlflow_server.points(run_id)} == {("answer", 42.0)}
 
 
-def _train(folder: Path, shadowing: str, target: str) -> None:
+def test_a_local_target_gets_everything(shadowing: str, tmp_path: Path) -> None:
+    """With a local store, for which the shipper loads mlflow, the value is stored."""
+    store = SqliteStore(tmp_path / "runs.db")
+    _train(tmp_path, shadowing, {"MLFLOW_TRACKING_URI": store.uri})
+    (run_id,) = store.run_ids()
+    assert {(p.key, p.value) for p in store.points(run_id)} == {("answer", 42.0)}
+
+
+def _train(folder: Path, shadowing: str, env: dict[str, str]) -> None:
     """Run the script, which sees no error of ours and gets its own module."""
-    env = {"MLFLOW_TRACKING_URI": target, "SHADOWING": shadowing}
-    done = run_script(TRAIN, cwd=folder, env=env, timeout=120)
+    done = run_script(TRAIN, cwd=folder, env={**env, "SHADOWING": shadowing}, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == "the module of the user\n"

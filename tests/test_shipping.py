@@ -26,6 +26,7 @@ from trainings import (
 MEGABYTE = 1 << 20
 LARGEST_SHIPPER = 40 * MEGABYTE
 TRAININGS = 16
+LONGEST_PARAM = 1 << 20
 
 
 HELD_OPEN = """
@@ -33,7 +34,7 @@ HELD_OPEN = """
     autolog.enable(batch_seconds=0.2)
     autolog.log_metrics({"loss": 1.0}, step=0)
     print("ready", flush=True)
-    open("go").read()
+    open("../go").read()
     for step in range(1, 200):
         autolog.log_metrics({"loss": 1.0}, step=step)
 """
@@ -46,10 +47,11 @@ def test_many_trainings_share_one_small_shipper(
     os.mkfifo(tmp_path / "go")
     env = {"MLFLOW_TRACKING_URI": mlflow_server.url}
     names = [fresh_name() for _ in range(TRAININGS)]
-    running = [
-        start_script(HELD_OPEN, cwd=tmp_path, env={**env, "MLFLOW_RUN_NAME": name})
-        for name in names
-    ]
+    running = []
+    for name in names:
+        (tmp_path / name).mkdir()
+        environment = {**env, "MLFLOW_RUN_NAME": name}
+        running.append(start_script(HELD_OPEN, cwd=tmp_path / name, env=environment))
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -232,7 +234,7 @@ def params_json(server: MlflowServer, name: str, into: Path) -> dict[str, Any]:
 def test_long_and_changed_params_are_whole_in_a_file(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    """A long param is cut on the server, a changed one keeps its first value; the file has both."""
+    """A param the server would cut, or that changed, is whole in a file, up to a million signs."""
     name = fresh_name()
     source = f"""
         import autolog
@@ -253,7 +255,7 @@ def test_long_and_changed_params_are_whole_in_a_file(
     assert len(run.data.params["long"]) == len(run.data.params["huge"]) == 6000
     assert run.data.tags["autolog.changed_params"] == "lr"
     assert params_json(mlflow_server, name, tmp_path / "back") == {
-        "whole": {"long": "x" * 7000, "huge": "y" * 10_000_000},
+        "whole": {"long": "x" * 7000, "huge": "y" * LONGEST_PARAM},
         "changes": {"lr": ["0.2", "0.3"]},
     }
 

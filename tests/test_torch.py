@@ -331,6 +331,7 @@ def test_an_exception_in_a_step(logged: Logged) -> None:
     assert only(logged()).values("epoch_loss") == exactly(hand.epochs)
 
 
+@pytest.mark.filterwarnings("error:Dynamo does not know")
 @pytest.mark.parametrize("what", ["model", "step", "everything"])
 def test_compiled(logged: Logged, what: str) -> None:
     """A compiled model, optimizer step or whole training step logs the same means."""

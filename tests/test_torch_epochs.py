@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolog.callbacks.torch.epochs import Epoch, Pass, Tracker
+from autolog.callbacks.torch.epochs import Epoch, Tracker
+from autolog.callbacks.torch.passes import Pass
 
 
 class Numbers(list[float]):
@@ -298,6 +299,13 @@ def test_without_a_loader_each_step_stands_alone(loop: Loop) -> None:
     assert loop.tracker.current is not stepped
     loop.tracker.finish()
     assert loop.take() == []
+
+
+def test_losses_that_nobody_steps_on_are_forgotten(loop: Loop) -> None:
+    """Without loader and optimizer, losses do not gather for ever."""
+    for number in range(2500):
+        loop.tracker.loss(float(number))
+    assert len(loop.tracker.current.losses.values) <= 1000
 
 
 def test_a_step_knows_its_mean(loop: Loop) -> None:

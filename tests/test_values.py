@@ -181,7 +181,7 @@ def test_a_good_name_is_kept(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a@b", "a//b", "/a", "a/", "../a", "..a", ".", "a/../b", "a\n", "a\0", "x" * 251, "\ud800"],
+    [*"|a@b|a//b|/a|a/|../a|..a|.|a/../b|a\n|a\0|\ud800".split("|"), "x" * 251],
 )
 def test_a_bad_name_is_refused_with_a_remedy(name: str) -> None:
     """What MLflow would refuse is refused at once, with a message that says what to use."""
@@ -222,7 +222,8 @@ def test_a_name_that_is_accepted_is_left_as_it_is(name: str) -> None:
         _validate_metric_name(name)
     except MlflowException:
         return
-    if 0 < len(name) <= values.NAME_LENGTH:
+    # MLflow's own check overlooks a line end behind a name.
+    if 0 < len(name) <= values.NAME_LENGTH and not name.endswith("\n"):
         assert values.name("metric", name) == name
         assert values.fitting_name(name) == name
 
@@ -286,7 +287,9 @@ class Endless(Mapping[str, int]):
         raise RuntimeError("no text")
 
 
-@pytest.mark.parametrize("value", [Hostile(), [Hostile()], {"a": Hostile()}, Endless(), [Endless()]])
+@pytest.mark.parametrize(
+    "value", [Hostile(), [Hostile()], {"a": Hostile()}, Endless(), [Endless()]]
+)
 def test_an_object_without_a_text_gives_its_type(value: object) -> None:
     """A ``__repr__`` or a mapping that raises costs nobody anything."""
     assert "its text raises" in values.stable_text(value)

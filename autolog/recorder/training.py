@@ -19,7 +19,7 @@ class Training:
     """The verbs of one training.
 
     Silent where this training is not to be logged: every verb then does nothing.
-    No verb raises an ``Exception``, and none makes an I/O call.
+    No verb raises an ``Exception``, and none but `log_text` makes an I/O call.
     """
 
     def __init__(

@@ -84,12 +84,13 @@ class _Observer:
             training.log_params(_params(trainer, pl_module))
             self._step = trainer.global_step
             self._every = recorder.get().settings.log_every_n_steps
-            self._losses = _Losses()
+            self._rings = Rings()
+            self._losses = _Losses(self._rings)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Begin a new mean."""
         with guard.shield("lightning.on_train_epoch_start"):
-            self._losses = _Losses()
+            self._losses = _Losses(self._rings)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Take note of a loss under manual optimisation, unless a scaler has changed it."""
@@ -151,8 +152,8 @@ class _Observer:
 class _Losses:
     """The losses of an epoch with the samples that each stands for."""
 
-    def __init__(self) -> None:
-        self._values = Scalars(Rings())
+    def __init__(self, rings: Rings) -> None:
+        self._values = Scalars(rings)
         self._factors = array("d")
         """Of each value: the samples of its batch, times what a divided loss is to be taken."""
         self._weights = array("d")

@@ -21,6 +21,7 @@ training, when model and optimizers are gone, or with the process.
 ===========  =====================================================
 `hooks`      where torch is hooked
 `epochs`     what the events add up to; pure, knows no torch
+`passes`     one pass over a loader and its means; pure as well
 `runs`       which optimizers share a run, and what is logged there
 ===========  =====================================================
 """

@@ -7,30 +7,16 @@ save for ``loader.dataset`` and ``loader.sampler``, losses are whatever `Values`
 
 from __future__ import annotations
 
-import weakref
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final
 
-_WHOLE_DATASET = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
+from autolog.callbacks.torch.passes import Pass, Values
 
+_MOST_PARTS: Final = 1000
+"""Losses without a loader that wait for a step; more are forgotten, for none may ever come."""
 
-class Values(Protocol):
-    """A growing list of numbers that may still be on a device; iterating waits for them all."""
-
-    @property
-    def known(self) -> int:
-        """So many of the first numbers can be read without waiting."""
-
-    def append(self, value: Any, /) -> None:
-        """Take a value."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> float: ...
-
-    def __iter__(self) -> Iterator[float]: ...
+_WHOLE_DATASET: Final = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,155 +31,6 @@ class Epoch:
     """Of a validation: the mean of its criterion, over samples."""
     validation: int = 0
     """Which of the datasets that were validated since this training epoch began."""
-
-
-class _Heard:
-    """Values with the number of batches that the loader had given when each was heard."""
-
-    __slots__ = ("batches", "last", "positions", "values")
-
-    def __init__(self, values: Values) -> None:
-        self.values = values
-        self.positions = array("q")
-        self.last = -1
-        """The newest position."""
-        self.batches = 0
-        """Batches that had a value."""
-
-    def add(self, value: object, position: int) -> None:
-        if position != self.last:
-            self.batches += 1
-            self.last = position
-        self.positions.append(position)
-        self.values.append(value)
-
-
-class Pass:
-    """One pass over one loader, or one step of a loop that has none."""
-
-    def __init__(
-        self, values: Callable[[], Values], loader: object = None, iterator: object = None
-    ) -> None:
-        self.loader_ref = _weakly(loader)
-        self._iterator = _weakly(iterator)
-        self.zipped_to: Pass | None = None
-        """The pass that had begun just before and had given nothing yet, as in ``zip(a, b)``."""
-        self.weights = array("q")
-        """Samples in each batch."""
-        self.losses, self.scores = _Heard(values()), _Heard(values())
-        self.divisors = array("q")
-        self.owners = array("q")
-        """The optimizer of each step."""
-        self.ends = array("q")
-        """How many losses had been heard by each step."""
-        self.rhythm: dict[int, int] = {}
-        """The most batches that an optimizer accumulated for one step."""
-        self.is_exhausted = self.has_graph = False
-        self._batches_at_step = 0
-
-    @property
-    def loader(self) -> Any:
-        """The loader, None when it is gone."""
-        return self.loader_ref()
-
-    @property
-    def position(self) -> int:
-        """Batches given so far; the end of the loader counts as one more."""
-        return len(self.weights) + self.is_exhausted
-
-    @property
-    def is_abandoned(self) -> bool:
-        """True when nothing can ever advance this pass again."""
-        return self._iterator() is None
-
-    @property
-    def is_spent(self) -> bool:
-        """True when it was left in the middle and the optimizer has stepped on its last batch."""
-        is_done = self.losses.last == self.position and not self.unowned
-        return is_done and not self.is_exhausted and self.is_abandoned
-
-    @property
-    def has_caught_up(self) -> bool:
-        """True when every batch had its loss, or its score."""
-        return max(self.losses.batches, self.scores.batches) >= len(self.weights)
-
-    @property
-    def unowned(self) -> int:
-        """Losses that no step followed yet."""
-        return len(self.losses.positions) - (self.ends[-1] if self.ends else 0)
-
-    def step(self, owner: int) -> None:
-        """An optimizer steps on the losses heard since the last step."""
-        accumulated = self.losses.batches - self._batches_at_step
-        self._batches_at_step = self.losses.batches
-        self.rhythm[owner] = max(self.rhythm.get(owner, 1), accumulated)
-        self.owners.append(owner)
-        self.ends.append(len(self.losses.positions))
-
-    def mean_losses(self) -> dict[int, float]:
-        """The mean loss of each optimizer over the samples of its batches.
-
-        Losses after the last step belong to the only optimizer there is, or to none.
-        """
-        values, sums = list(self.losses.values), dict[int, list[float]]()
-        owners, ends = list(self.owners), list(self.ends)
-        if self.unowned and len(self.rhythm) == 1:
-            owners.append(owners[0])
-            ends.append(len(values))
-        shift = self._shift(self.losses)
-        begin = 0
-        for owner, end in zip(owners, ends, strict=True):
-            of_owner = sums.setdefault(owner, [0.0, 0.0])
-            self._add(of_owner, values, owner, range(begin, end), shift)
-            begin = end
-        return {owner: _ratio(*pair) for owner, pair in sums.items() if pair[1]}
-
-    def step_loss(self, step: int) -> float:
-        """The mean loss of one step, by its index; only for a step whose values are `known`."""
-        begin = self.ends[step - 1] if step else 0
-        pair = [0.0, 0.0]
-        self._add(pair, self.losses.values, self.owners[step], range(begin, self.ends[step]), 1)
-        return _ratio(*pair)
-
-    def mean_score(self) -> float | None:
-        """The mean score over samples; None where a batch had several, as sums are not known."""
-        if self.scores.batches < len(self.scores.positions):
-            return None
-        total = [0.0, 0.0]
-        shift = self._shift(self.scores)
-        for value, position in zip(self.scores.values, self.scores.positions, strict=True):
-            weight = self._weight(position - shift)
-            total[0] += weight * value
-            total[1] += weight
-        return _ratio(*total)
-
-    def _add(self, sums: list[float], values: Any, owner: int, losses: range, shift: int) -> None:
-        """Add losses of one step to [sum of weight x loss, sum of weight].
-
-        Those of one batch are parts of its loss; a loss divided by the number of batches that the
-        optimizer accumulates is multiplied back.
-        """
-        rhythm, before = self.rhythm.get(owner, 1), -1
-        for index in losses:
-            position, divisor = self.losses.positions[index], self.divisors[index]
-            weight = self._weight(position - shift)
-            sums[0] += weight * values[index] * (divisor if divisor == rhythm else 1)
-            sums[1] += weight if position != before else 0
-            before = position
-
-    def _shift(self, heard: _Heard) -> int:
-        """What to take off a position for the index of its batch.
-
-        A wrapper that looks one batch ahead, as accelerate's, meets the end of the loader before
-        the last batch is used: then each value came one batch late.
-        """
-        is_late = heard.batches > 1 and heard.last > len(self.weights)
-        return 2 if is_late else 1
-
-    def _weight(self, batch: int) -> int:
-        if not self.weights:
-            return 1
-        return self.weights[min(max(batch, 0), len(self.weights) - 1)]
 
 
 class Tracker:
@@ -273,9 +110,14 @@ class Tracker:
         current = self.current
         if current.losses.last == current.position and current.is_spent:
             self._close(current)
-            current = self.current
+        if self.current is self._no_loader and len(current.divisors) >= _MOST_PARTS:
+            self._forget_losses()
+        current = self.current
         current.divisors.append(divisor)
         current.losses.add(value, current.position)
+
+    def _forget_losses(self) -> None:
+        self.current = self._no_loader = Pass(self._values)
 
     def wants_score(self) -> bool:
         """True when the value of a criterion may turn out to be a validation's."""
@@ -304,7 +146,7 @@ class Tracker:
         stepped = self.current
         stepped.step(owner)
         if stepped is self._no_loader:
-            self.current = self._no_loader = Pass(self._values)
+            self._forget_losses()
         elif stepped.is_exhausted and stepped.has_caught_up and self._is_last_step(stepped):
             self._close(stepped)
 
@@ -372,11 +214,3 @@ class Tracker:
                 return index
         self._validated.append(closed.loader_ref)
         return len(self._validated) - 1
-
-
-def _weakly(thing: object) -> Callable[[], Any]:
-    return (lambda: None) if thing is None else weakref.ref(thing)
-
-
-def _ratio(total: float, weight: float) -> float:
-    return total / weight if weight else 0.0

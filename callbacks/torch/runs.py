@@ -6,14 +6,17 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
+import torch
+
 from autolog import guard, recorder
 from autolog.callbacks.tensors import Rings, Scalars, optimizer_params, plain
-from autolog.callbacks.torch.epochs import Epoch, Pass, Tracker
+from autolog.callbacks.torch.epochs import Epoch, Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from autolog.callbacks.torch.passes import Pass
     from autolog.recorder import Training
 
 _FEWEST_STEPS: Final = 10
@@ -94,7 +97,8 @@ class Observer:
         if not belongs:
             if not has_loss:
                 return None
-            self._open(optimizer)
+            # Where a step is compiled, Dynamo would follow the calls down to the disk.
+            torch.compiler.disable(self._open)(optimizer)  # type: ignore[no-untyped-call]
         number = len(self._steps)
         self._steps.append(0)
         self._seen.add(id(optimizer))
