@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from autolog import shadowed
+
 if TYPE_CHECKING:
     from autolog.api import (
         config,
@@ -75,3 +77,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if _names := shadowed.names():
+    shadowed.load_past(_names)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autolog import guard, session
 from autolog.handle import RunHandle
 from autolog.receipt import Receipt
 from autolog.records import Status
 from autolog.settings import Origin
+
+if TYPE_CHECKING:
+    import contextlib
+    import os
 
 _STATUSES = (Status.FINISHED, Status.FAILED, Status.KILLED)
 
@@ -207,7 +209,9 @@ def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None =
             Without it that is said once and counted, as is a copy that fails.
     """
     with guard.shield("log_artifact"):
-        session.get().recorder.on_current_run(lambda run: run.log_artifact(local_path, artifact_path))
+        session.get().recorder.on_current_run(
+            lambda run: run.log_artifact(local_path, artifact_path)
+        )
 
 
 def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:

@@ -72,12 +72,12 @@ def sync(folders: tuple[Path, ...], to: str | None, finish: bool, timeout: float
     display = _Bar(console) if console.is_terminal else _Lines()
     left = Sync(Gate(to, root), display, finish=finish, timeout=timeout).run(found)
     for remainder in left:
-        click.echo(f"left in {remainder.folder}")
+        _echo(f"left in {remainder.folder}")
         for reason in remainder.reasons:
-            click.echo(f"  {reason}")
+            _echo(f"  {reason}")
     if left:
         sys.exit(1)
-    click.echo("nothing is left" if found else "there is nothing to send")
+    _echo("nothing is left" if found else "there is nothing to send")
 
 
 class _Bar:
@@ -87,6 +87,7 @@ class _Bar:
         self._console = console
         self._progress: Progress | None = None
         self._task = TaskID(0)
+        self._problem = ""
 
     def start(self, title: str, total: int) -> None:
         """See `syncing.Display`."""
@@ -94,16 +95,19 @@ class _Bar:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[problem]}", markup=False),
             console=self._console,
         )
-        self._task = self._progress.add_task(title, total=total, problem="")
+        self._task = self._progress.add_task(_plain(title), total=total)
+        self._problem = ""
         self._progress.start()
 
     def update(self, done: int, problem: str) -> None:
         """See `syncing.Display`."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, problem=problem)
+            self._progress.update(self._task, completed=done)
+        if problem and problem != self._problem:
+            self._console.print(_plain(problem), style="yellow", markup=False, highlight=False)
+        self._problem = problem
 
     def stop(self) -> None:
         """See `syncing.Display`."""
@@ -120,18 +124,18 @@ class _Lines:
     def start(self, title: str, total: int) -> None:
         """See `syncing.Display`."""
         self._title, self._done, self._problem = title, 0, ""
-        click.echo(f"{title}: {total} values to send", err=True)
+        _echo(f"{title}: {total} values to send", err=True)
 
     def update(self, done: int, problem: str) -> None:
         """See `syncing.Display`."""
         self._done = done
         if problem and problem != self._problem:
-            click.echo(f"{self._title}: {problem}", err=True)
+            _echo(f"{self._title}: {problem}", err=True)
         self._problem = problem
 
     def stop(self) -> None:
         """See `syncing.Display`."""
-        click.echo(f"{self._title}: {self._done} values sent", err=True)
+        _echo(f"{self._title}: {self._done} values sent", err=True)
 
 
 # -- status ----------------------------------------------------------------------------------------
@@ -146,13 +150,13 @@ def status(check: bool) -> None:
     for group, members in groupby(standings, key=lambda standing: group_of(standing.folder)):
         _show_group(console, group, list(members))
     if not standings:
-        click.echo(f"no journals in {_root()}")
+        _echo(f"no journals in {_root()}")
     if check and not all(standing.is_complete for standing in standings):
         sys.exit(1)
 
 
 def _show_group(console: Console, group: Path, members: list[Standing]) -> None:
-    names = ("journal", "owner", "runs", "stored", "pending", "refused", "damaged")
+    names = ("journal", "owner", "runs", "stored", "pending", "files", "refused", "damaged")
     table = Table(box=None, pad_edge=False)
     for name in names:
         numeric = name not in ("journal", "owner", "runs")
@@ -160,27 +164,32 @@ def _show_group(console: Console, group: Path, members: list[Standing]) -> None:
     for standing in members:
         counts = (
             standing.stored,
-            standing.pending,
+            standing.values,
+            standing.files,
             sum(standing.rejected.values()),
             len(standing.damage),
         )
-        runs = "\n".join(standing.run_ids)
-        name = str(standing.folder.relative_to(group))
+        runs = "\n".join(map(_plain, standing.run_ids))
+        name = _plain(str(standing.folder.relative_to(group)))
         table.add_row(name, standing.life.value, runs, *map(str, counts))
     targets = sorted({standing.target for standing in members if standing.target})
-    console.print(f"{', '.join(targets) or group.name}: {_sender(group)}", markup=False)
+    _show(console, f"{', '.join(targets) or group.name}: {_sender(group)}")
     console.print(table)
     for standing in members:
-        for line in standing.left():
-            console.print(f"  {standing.folder.name}: {line}", markup=False)
+        for line in standing.faults():
+            _show(console, f"  {standing.folder.name}: {line}")
     console.print()
+
+
+def _show(console: Console, text: str) -> None:
+    console.print(_plain(text), markup=False, highlight=False)
 
 
 def _sender(group: Path) -> str:
     state = shipper_state(group)
     trouble = f", {state.problem}" if state.problem else ""
     if is_locked(group / SHIPPER_LOCK):
-        return f"process {state.pid} sends{trouble}"
+        return f"process {state.pid or 'unknown'} sends{trouble}"
     return f"nobody sends{trouble}"
 
 
@@ -209,7 +218,7 @@ def clean(folders: tuple[Path, ...], older_than: float, force: bool) -> None:
     whole = [f for f in _found(folders or (_root(),)) if f.parent.name != HELD]
     for folder in whole:
         verdict = cleaning.clean(folder, older_than, force=force, now=time.time())
-        click.echo(f"{folder}: {verdict}")
+        _echo(f"{folder}: {verdict}")
 
 
 # -- doctor ----------------------------------------------------------------------------------------
@@ -220,11 +229,23 @@ def examine() -> None:
     """Say what autolog finds here, and what is wrong; the only command that tests the network."""
     findings = doctor.examine()
     for finding in findings:
-        click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.subject}: {finding.text}")
+        _echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.subject}: {finding.text}")
         if finding.remedy:
-            click.echo(f"     -> {finding.remedy}")
+            _echo(f"     -> {finding.remedy}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def _plain(text: str) -> str:
+    """A text of a journal or a server, which must not steer the user's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    click.echo("\n".join(map(_plain, text.split("\n"))), err=err)
 
 
 # -- folders ---------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from autolog import hooks
 from autolog.journal.layout import KILLED_MARKER
-from autolog.records import Status
 from autolog.recorder.training import status_of
+from autolog.records import Status
 
 
 class ExitWatch:

@@ -23,7 +23,7 @@ class Point(NamedTuple):
 class RunHandle:
     """A run of this process; empty where logging is off or no disk can hold a journal.
 
-    ``metrics``, ``params``, ``tags`` and ``url`` ask the server, through mlflow; the rest never waits.
+    ``metrics``, ``params``, ``tags`` and ``url`` ask the server, by mlflow; the rest never waits.
     """
 
     def __init__(self, run: Run | None) -> None:

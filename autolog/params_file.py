@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,9 @@ from typing import Any
 from autolog.batching import Limits
 from autolog.journal import files
 from autolog.records import Params, Tags
+from autolog.values import shortened
 
 NAME = "params.json"
-
-
-def shortened(text: str, length: int) -> str:
-    """A text cut to `length` characters, its end a hash of the whole."""
-    if len(text) <= length:
-        return text
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{text[: length - 16]}...#{digest}"
 
 
 def fit_params(record: Params, limits: Limits) -> tuple[Params, dict[str, Any]]:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autolog import check, guard, hooks, settings
+from autolog import check, guard, hooks, settings, values
 from autolog.announcer import Announcer
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
@@ -237,7 +237,7 @@ class Session:
             return chosen.exit_timeout_local
         return chosen.exit_timeout_ephemeral if settings.is_ephemeral() else chosen.exit_timeout
 
-    # -- the end -------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def shutdown(self, timeout: float) -> Receipt:
         """End open runs, switch off, and wait for what is logged at most `timeout` seconds."""
@@ -279,7 +279,7 @@ class Session:
         self._exit_watch.after_fork()
         self.recorder.after_fork()
 
-    # -- what is shown -------------------------------------------------------------------------------
+    # -- what is shown -----------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """What `autolog.status` shows."""
@@ -317,8 +317,9 @@ class Session:
         """What `autolog.run` does."""
         recorder, run = self.recorder, None
         with guard.shield("run"):
+            given = "" if name is None else values.plain_text(name)
             run = recorder.start_run(
-                name or recorder.name_for("run"),
+                given or recorder.name_for("run"),
                 experiment=experiment,
                 parent=recorder.surrounding_run(),
             )

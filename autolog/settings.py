@@ -82,7 +82,7 @@ class Settings:
     mode: str = _setting("process", _mode, "who sends: a process of its own, a thread, or nobody")
     strict: bool = _setting(False, _boolean, "raise on bad input, unsent or refused values")
     silent: bool = _setting(False, _boolean, "print nothing")
-    dir: Path | None = _setting(None, _folder, "folder of the journals; a local disk")
+    dir: Path | None = _setting(None, _folder, "folder of the journals; a local disk")  # noqa: RUF009
     exclusive: bool = _setting(False, _boolean, "hooks leave runs that the user opened alone")
     extra_tags: Mapping[str, str] | None = _setting(
         None, _tags, "tags for every run we open; JSON in the variable"
@@ -359,5 +359,5 @@ def is_ephemeral() -> bool:
     platform = ("KUBERNETES_SERVICE_HOST", "AZUREML_RUN_ID", "SLURM_JOB_ID")
     if any(os.environ.get(name) for name in (*platform, "DATABRICKS_RUNTIME_VERSION")):
         return True
-    in_container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     return in_container and 1 in (os.getpid(), os.getppid())

@@ -61,8 +61,13 @@ class Standing:
             waiting.append((self.records, "starts or ends of runs"))
         if any(count for count, _ in waiting):
             counts = ", ".join(f"{count} {what}" for count, what in waiting if count)
-            refused = f", refused before: {self.refusal}" if self.refusal else ""
-            yield f"{counts} pending{refused}"
+            yield f"{counts} pending"
+        yield from self.faults()
+
+    def faults(self) -> Iterator[str]:
+        """What stands in the way of completeness, a line each."""
+        if self.refusal:
+            yield f"refused before: {self.refusal}"
         for reason, count in self.rejected.items():
             yield f"{count} values refused: {reason}"
         for place in self.damage:

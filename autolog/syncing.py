@@ -77,6 +77,7 @@ class Sync:
         self._finish, self._timeout = finish, timeout
         self._denied: list[Left] = []
         self._given_up: dict[Access, str] = {}
+        self._unauthorized: set[Access] = set()
 
     def run(self, folders: Iterable[Path]) -> list[Left]:
         """Send what these journals hold; returns what is left."""
@@ -124,14 +125,18 @@ class Sync:
             reasons = list(standing.left())
             if problem and not standing.is_sent:
                 reasons.append(f"{haul.access.target}: {problem}")
-            if not haul.access.is_trusted and not standing.is_sent:
+            if self._lacks_trust(haul.access, standing):
                 reasons.append(
-                    "your configuration does not name this target, so neither your credentials nor "
-                    f"files go there; if you trust it: --to {haul.access.target}"
+                    "neither --to nor MLFLOW_TRACKING_URI names this target, so credentials and "
+                    f"files do not go there: autolog sync {folder} --to {haul.access.target}"
                 )
             if reasons:
                 left.append(Left(folder, reasons))
         return left
+
+    def _lacks_trust(self, access: Access, standing: Standing) -> bool:
+        wants_more = standing.files or access in self._unauthorized
+        return not (access.is_trusted or standing.is_sent) and bool(wants_more)
 
     # -- one haul --------------------------------------------------------------------------------
 
@@ -167,6 +172,8 @@ class Sync:
                 lane.close()
         if problem:
             self._given_up[access] = problem
+        if shipper.is_unauthorized:
+            self._unauthorized.add(access)
         for folder in haul.before:
             if folder.parent.name == HELD and inspect(folder).is_complete:
                 held.release(folder)

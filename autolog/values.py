@@ -6,6 +6,7 @@ Pure functions; each problem is a `BadValue` whose message names the value and t
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import operator
 import posixpath
@@ -13,6 +14,7 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any, SupportsFloat, TypeVar, cast
 
 V = TypeVar("V")
@@ -61,6 +63,17 @@ def changed(key: str, first: str, later: str) -> BadValue:
         f"param {key!r} is {_show(first)} and would become {_show(later)}: the first value stands, "
         "the later one is in params.json; log what changes with log_metric"
     )
+
+
+def source(value: Any) -> Path:
+    """The path of a file or folder that is there."""
+    try:
+        path = Path(value)
+        if path.exists():
+            return path
+    except (TypeError, ValueError, OSError) as error:
+        raise BadValue(f"artifact {_show(value)}: {error}; pass a path") from None
+    raise BadValue(f"artifact {_show(value)}: no such file; pass the path of one that is there")
 
 
 def folder(value: object) -> str:
@@ -151,7 +164,7 @@ def stable_text(value: object) -> str:
     Classes and functions give their qualified name; objects their repr without its address.
     At most a million characters; a collection too large to be a param gives its type and size.
     """
-    return _stable(value, 0)[:_TEXT_LIMIT]
+    return shortened(_unicode(_stable(value, 0)), _TEXT_LIMIT)
 
 
 def _stable(value: object, depth: int) -> str:
@@ -189,13 +202,26 @@ def _stable_items(value: Collection[object], depth: int) -> str:
 def plain_text(value: object) -> str:
     """``str(value)``, or the type's name where that raises."""
     try:
-        return str(value)[:_TEXT_LIMIT]
+        return shortened(_unicode(str(value)), _TEXT_LIMIT)
     except Exception as error:  # noqa: BLE001 - __str__ is the user's code
         return _no_text(value, error)
 
 
 def _no_text(value: object, error: Exception) -> str:
     return f"<{type(value).__qualname__}: its text raises {type(error).__name__}>"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text cut to `length` characters, its end a hash of the whole."""
+    if len(text) <= length:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{text[: length - 16]}...#{digest}"
+
+
+def _unicode(text: str) -> str:
+    """The text, with what is no character (half of a pair) spelt out: no store takes that."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def masked(key: str, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -61,7 +62,8 @@ def autolog_home(
     os.environ.update(environment)
     end_started_scripts()
     for process in _processes_in(home):
-        if "autolog.shipper" in " ".join(process.cmdline()):
+        # The shipper, and its helper that uploads files.
+        if re.search(r"autolog\.(shipper|artifacts)", " ".join(process.cmdline())):
             process.kill()
     try:
         eventually(lambda: not _processes_in(home), 5)

@@ -174,7 +174,7 @@ def test_enable_again_changes_only_what_is_given() -> None:
     ids=str,
 )
 def test_an_unusable_option_is_an_error_that_names_it(options: dict[str, object]) -> None:
-    """``enable`` raises `SettingError`, a ValueError, with option and value, and changes nothing."""
+    """``enable`` raises `SettingError` with option and value, and changes nothing."""
     before = autolog.config()
     with pytest.raises(ValueError, match=rf"{next(iter(options))}=.+: .+"):
         autolog.enable(**options)  # type: ignore[arg-type]
@@ -339,9 +339,7 @@ def test_steps_count_up_where_none_is_given(experiment: Experiment) -> None:
     assert steps == [("a", n) for n in range(5)] + [("b", n) for n in (0, 10, 11)]
 
 
-def test_timestamps_never_go_back(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_timestamps_never_go_back(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that is set back during a run does not move its points back in time."""
     import time
 

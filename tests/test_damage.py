@@ -202,6 +202,30 @@ def test_a_frame_that_death_left_half_written_is_no_damage(folder: Path) -> None
     assert reader.damage == []
 
 
+def test_behind_the_tail_of_a_living_owner_nothing_is_read(folder: Path) -> None:
+    """A frame is there before it is published, and may still be changed until it is."""
+    path = segment(folder, 2)
+    path.write_bytes(path.read_bytes().rstrip(b"\0") + layout.frame(b"not published"))
+    assert bodies(folder, Life.ALIVE) == FLAT
+
+
+def test_what_is_published_and_not_visible_yet_is_no_damage(folder: Path) -> None:
+    """The stores of another processor may come in any order: the reader looks again."""
+    path = segment(folder, 2)
+    content = path.read_bytes()
+    start = layout.START + layout.HEADER.size + len(BODIES[2][0])
+    path.write_bytes(content[:start] + bytes(len(content) - start))
+    reader = Reader(folder)
+    assert [frame.body for frame in reader.frames(Life.ALIVE)] == [
+        *BODIES[0],
+        *BODIES[1],
+        BODIES[2][0],
+    ]
+    path.write_bytes(content)
+    assert [frame.body for frame in reader.frames(Life.ALIVE)] == BODIES[2][1:]
+    assert reader.damage == []
+
+
 def test_an_incomplete_copy_is_read_up_to_its_gap_unless_no_other_will_come(folder: Path) -> None:
     """A copy that another may complete stops at what is missing and says where."""
     copy = folder.parent / "copy"

@@ -362,6 +362,58 @@ def test_a_storm_of_interrupts_loses_nothing_returned_from(tmp_path: Path) -> No
     assert len(used) > 5
 
 
+def interrupted(journal: Journal, frame: bytes, nth: int) -> bool:
+    """Append with a KeyboardInterrupt where the nth call in it begins or returns; False if none."""
+    events = itertools.count(1)
+
+    def profile(code: object, event: str, argument: object) -> None:
+        if argument is not sys.setprofile and next(events) == nth:
+            raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(profile)
+        journal.append(frame)
+        sys.setprofile(None)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def go_on_after_an_interrupt(folder: Path, nth: int) -> bool:
+    """Interrupt an append that changes segments while a handler appends too; False at its end."""
+    x, y, z, middle = b"x" * 20_000, b"y" * 100, b"z" * 40_000, b"in the middle"
+    returned = [bytes(60_000)]
+
+    def log_in_the_middle() -> None:
+        journal.append(layout.frame(middle))
+        returned.append(middle)
+
+    journal = open_journal(folder, wake=log_in_the_middle)
+    journal.append(layout.frame(returned[0]))
+    if not interrupted(journal, layout.frame(x), nth):
+        return False
+    journal.append(layout.frame(y))
+    journal.append(layout.frame(z))
+    found = Counter(appended(folder, journal))
+    assert Counter([*returned, y, z]) - found == Counter(), nth
+    assert found[x] <= 1
+    assert journal.logged == found.total()
+    journal.abandon()
+    return True
+
+
+def test_an_interrupt_at_any_call_within_append_loses_nothing(tmp_path: Path) -> None:
+    """At each place in turn where one can come up: what had returned is there, and more can come.
+
+    A change of segments is in it, and a value that a handler logs in the middle of that.
+    """
+    nth = 1
+    while go_on_after_an_interrupt(tmp_path / "j", nth):
+        shutil.rmtree(tmp_path / "j")
+        nth += 1
+    assert nth > 100
+
+
 @posix
 def test_an_interrupt_between_a_handler_s_values_and_their_storing_keeps_their_order(
     tmp_path: Path,

@@ -1,5 +1,3 @@
-# ruff: noqa: ARG002 - fixtures are asked for by name, callbacks take what Keras passes
-
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,3 @@
-# ruff: noqa: ARG002 - methods take what Lightning passes
-
 from __future__ import annotations
 
 import logging

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,36 +76,35 @@ def test_an_outage_costs_neither_time_nor_data(
     assert dead_letters(autolog_home) == []
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    """A server that the test may kill."""
-    server = MlflowServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
-
-
 def test_a_server_killed_in_the_middle_gets_everything_later(
-    own_server: MlflowServer, tmp_path: Path
+    mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     """A server killed while values stream in has each of them once after its restart."""
     name = fresh_name()
     source = f"""
         import time, autolog
+        from pathlib import Path
         autolog.enable(batch_seconds=0.1)
         with autolog.run("{name}"):
-            for step in range(600):
+            step = after = 0
+            while after < 100:
                 autolog.log_metrics({{"loss": step / 8}}, step=step)
+                after += Path("killed").exists()
+                step += 1
                 time.sleep(0.01)
+        print(step)
     """
-    process = start_script(source, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": own_server.url})
-    eventually(lambda: stored(own_server, name), 30)
-    own_server.kill()
-    assert process.wait(30) == 0
-    before = len(own_server.points(own_server.run_ids()[0]))
-    assert 0 < before < 600
-    own_server.start()
-    arrives(own_server, name, {("loss", step, step / 8) for step in range(600)}, 40)
+    process = start_script(source, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": mlflow_server.url})
+    eventually(lambda: stored(mlflow_server, name), 30)
+    mlflow_server.kill()
+    try:
+        (tmp_path / "killed").touch()
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        steps = int(process.stdout.read())
+    finally:
+        mlflow_server.start()
+    arrives(mlflow_server, name, {("loss", step, step / 8) for step in range(steps)}, 40)
 
 
 def test_a_server_error_that_lasts_refuses_nothing(
@@ -217,6 +216,25 @@ def test_a_deleted_run_blocks_no_other(
     assert len(list(autolog_home.glob("*/*/held/*/meta.json"))) == 1
 
 
+def test_a_forbidden_run_blocks_no_other_training(
+    faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """While a server denies one training its run, another one's arrives; later both are there."""
+    forbidden, allowed = fresh_name(), fresh_name()
+
+    def deny(handler: Any, request: Any) -> None:
+        reply = Reply(403, b'{"error_code": "PERMISSION_DENIED", "message": "not yours"}')
+        is_denied = "runs/create" in request.path and forbidden.encode() in request.body
+        handler.send(reply) if is_denied else _pass(handler, request)
+
+    faulty._switch(deny)
+    train(faulty.url, tmp_path, name=forbidden, env=QUICK_EXIT)
+    train(faulty.url, tmp_path, name=allowed, env=QUICK_EXIT)
+    arrives(mlflow_server, allowed, everything_of_a_training())
+    faulty.pass_on()
+    arrives(mlflow_server, forbidden, everything_of_a_training(), 40)
+
+
 def test_a_param_changed_on_the_server_costs_no_other(
     mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
 ) -> None:
@@ -277,12 +295,15 @@ def test_what_a_server_will_not_have_costs_nothing_beside_it(
     assert letter["reason"] == "no poison"
 
 
-def test_a_journal_that_cannot_be_kept_costs_no_other(
+def test_a_journal_that_cannot_be_dealt_with_costs_no_other(
     mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
 ) -> None:
-    """Where the account of one journal cannot be written, the journals beside it are shipped."""
-    train(mlflow_server.url, tmp_path, env={"AUTOLOG_MODE": "offline"})
+    """Where a refused run cannot be set aside, the journals beside that one are shipped."""
+    source = "import autolog; autolog.log_metrics({'lost': 1.0}, step=0)"
+    unknown = {"AUTOLOG_MODE": "offline", "MLFLOW_RUN_ID": "f" * 32}
+    run_script(source, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": mlflow_server.url, **unknown})
     (journal,) = (entry for entry in group_of(autolog_home).iterdir() if entry.is_dir())
-    (journal / "progress.json").mkdir()
-    other = train(mlflow_server.url, tmp_path)
-    arrives(mlflow_server, other.name, everything_of_a_training())
+    (journal / "held").write_text("in the place of a folder")
+    trained = train(mlflow_server.url, tmp_path)
+    arrives(mlflow_server, trained.name, everything_of_a_training())
+    assert len(shippers(autolog_home)) == 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from readback import Experiment
-from support import MlflowServer
+
+if TYPE_CHECKING:
+    from support import MlflowServer
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -109,9 +112,7 @@ def test_children_join_the_run_open_at_their_start(
         assert "mlflow.user" in runs[name].data.tags
 
 
-def test_options_of_enable_reach_spawned_children(
-    experiment: Experiment, tmp_path: Path
-) -> None:
+def test_options_of_enable_reach_spawned_children(experiment: Experiment, tmp_path: Path) -> None:
     """A spawned child writes where ``enable(dir=)`` says and is as strict as its parent."""
     folder = tmp_path / "elsewhere"
     experiment.script(
@@ -203,7 +204,7 @@ def test_a_script_without_a_main_guard_opens_no_second_run(
 def test_loky_workers_log_to_the_run_of_their_parent(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    """joblib's default workers join the open run; their fits make no runs of their own."""
+    """Joblib's default workers join the open run; their fits make no runs of their own."""
     experiment.script(
         """
         import joblib

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002, N803 - fit(self, X, y) is how scikit-learn calls; fixtures are asked for by name
+# ruff: noqa: N803 - fit(self, X, y) is how scikit-learn calls; fixtures are asked for by name
 
 from __future__ import annotations
 

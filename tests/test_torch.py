@@ -204,6 +204,7 @@ def test_a_gradient_penalty_is_no_loss(logged: Logged) -> None:
         inputs = x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)
         model(x).backward(torch.zeros(len(x), 1))
+        model(x).sum().backward(torch.tensor(0.0))
         loss = functional.mse_loss(model(x), y) + slope.square().mean()
         loss.backward()
         optimizer.step()
@@ -561,6 +562,21 @@ def test_collected_models_end_their_run(logged: Logged) -> None:
     assert only(logged()).status == "FINISHED"
 
 
+def test_an_epoch_whose_model_is_gone(logged: Logged) -> None:
+    """A loop left by ``break`` in a function that is over has its epoch all the same."""
+    model = linear()
+    optimizer = sgd(model)
+    for x, y in loader():
+        functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+        break
+    del model, optimizer
+    gc.collect()
+    for _ in loader():
+        break
+    assert len(only(logged()).values("epoch_loss")) == 1
+
+
 def test_end_run(logged: Logged) -> None:
     """After ``autolog.end_run()`` the same loop goes on in a run of its own."""
     model, batches = linear(), loader()
@@ -577,9 +593,10 @@ def test_three_threads(logged: Logged) -> None:
     """Threads that train at once have a run each, with their own numbers."""
     barrier = threading.Barrier(3)
     expected: dict[float, list[float]] = {}
+    trained: list[nn.Module] = []
 
     def work(lr: float) -> None:
-        model = nn.Linear(4, 1)
+        trained.append(model := nn.Linear(4, 1))
         barrier.wait()
         expected[lr] = train(model, loader(), sgd(model, lr), 3)
 
@@ -627,6 +644,7 @@ def test_without_a_loader(autolog_home: Path, capfd: pytest.CaptureFixture[str])
     train(model, [(X, Y)], sgd(model), 20)
     run = only(logged_runs(autolog_home))
     assert run.metrics == {}
+    assert "batch_size" not in run.params
     assert run.params["optimizer_name"] == "SGD"
     assert capfd.readouterr().err.count("no DataLoader") == 1
 
@@ -704,7 +722,8 @@ def test_disable_puts_everything_back(autolog_home: Path) -> None:
     autolog.enable(mode="offline", silent=True)
     enabled = _in_place()
     autolog.enable(mode="offline", silent=True)
-    assert _in_place() == enabled != before
+    assert _in_place() == enabled
+    assert not any(new is old for new, old in zip(enabled, before, strict=False))
     autolog.disable()
     assert _in_place() == before
     train(model := linear(), loader(), sgd(model))
@@ -751,10 +770,12 @@ def test_no_graph_is_kept(logged: Logged) -> None:
     for x, y in loader():
         hidden = model(x)
         left.append(weakref.ref(hidden))
-        scaler.scale(functional.mse_loss(hidden, y)).backward()
+        loss = functional.mse_loss(hidden, y)
+        scaler.scale(loss).backward(retain_graph=True)
         scaler.step(optimizer)
         scaler.update()
-        del hidden
+        scaler.scale(loss)
+        del hidden, loss
         gc.collect()
     assert [reference() for reference in left] == [None] * 4
 

@@ -26,9 +26,13 @@ class LoaderIterator:
     """Something that can be referred to weakly."""
 
 
+class Dataset:
+    """Something that can be referred to weakly."""
+
+
 class Loader:
     def __init__(self, dataset: object = None, sampler: object = None) -> None:
-        self.dataset = object() if dataset is None else dataset
+        self.dataset = Dataset() if dataset is None else dataset
         self.sampler = sampler or SequentialSampler()
 
 
@@ -287,7 +291,7 @@ def test_one_batch_trained_on_for_ever(loop: Loop) -> None:
     for loss in (3.0, 2.0, 1.0):
         loop.train(loss)
     assert loop.losses() == [3.0]
-    assert loop.tracker.current.loader is None
+    assert loop.tracker.current.source is None
 
 
 def test_without_a_loader_each_step_stands_alone(loop: Loop) -> None:
@@ -382,9 +386,9 @@ def test_training_data_is_no_validation(loop: Loop) -> None:
 
 def test_another_part_of_the_training_dataset_is(loop: Loop) -> None:
     """The same dataset under a sampler of the user's is another part of it."""
-    loader = Loader(sampler=object())
-    trained(loop, loader)
-    validated(loop, Loader(loader.dataset, sampler=object()), [1.0, 1.0])
+    dataset = Dataset()
+    trained(loop, Loader(dataset, sampler=object()))
+    validated(loop, Loader(dataset, sampler=object()), [1.0, 1.0])
     assert loop.take() == [Epoch(0, score=1.0)]
 
 
@@ -395,6 +399,15 @@ def test_datasets_validated_in_one_epoch_are_told_apart(loop: Loop) -> None:
     for loader in (validation, test, validation):
         validated(loop, loader, [1.0, 1.0])
     assert [epoch.validation for epoch in loop.take()] == [0, 1, 0]
+
+
+def test_loaders_made_for_one_pass_are_told_by_their_dataset(loop: Loop) -> None:
+    """Neither training nor validation data is mistaken when each pass has a loader of its own."""
+    data, validation = Dataset(), Dataset()
+    trained(loop, Loader(data))
+    for dataset in (data, validation, data, validation):
+        validated(loop, Loader(dataset), [1.0, 1.0])
+    assert loop.take() == [Epoch(0, score=1.0)] * 2
 
 
 def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:

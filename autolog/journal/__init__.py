@@ -5,6 +5,7 @@ Bytes only: what a frame means is `autolog.records`' business.
 
 ================  ==========================================================
 `layout`          names, positions, frames
+`files`           regular files only, read and replaced
 `writer`          `Journal`: append without I/O calls, segments, limits
 `reader`          `Reader`: frames up to the tail, damage
 `progress`        `Progress`: the cursor and the account that the shipper keeps

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,16 +235,16 @@ class Journal:
         self._exhausted = True
         raise OSError(f"{self.folder}: {self._shortage}")
 
-    def _sizes(self, need: int) -> Iterator[int]:
-        """Sizes to try for a segment, the largest first."""
+    def _sizes(self, need: int) -> list[int]:
+        """Sizes to try for a segment, the largest first; none that the limit forbids."""
         room = self._limit - self._used()
         if room < need:
             self._shortage = "journal limit"
-            return
-        size = min(max(self._segment_size, need), room)
-        while size >= need:
-            yield size
-            size //= 2
+            return []
+        sizes = [min(max(self._segment_size, need), room)]
+        while sizes[-1] // 2 >= need:
+            sizes.append(sizes[-1] // 2)
+        return sizes
 
     def _offer(self, segment: _Segment) -> None:
         """Keep a segment for the next roll, unless one that came later is in use already."""

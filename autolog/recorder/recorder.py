@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from autolog import guard, settings, values
 from autolog.journal.writer import Journal
-from autolog.records import RunStart, Status
 from autolog.recorder import family
 from autolog.recorder.run import Run
 from autolog.recorder.training import Training
+from autolog.records import RunStart, Status
 from autolog.settings import Settings, Target
 
 OpenJournal = Callable[[Target], "Journal | None"]
@@ -107,7 +107,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
-        """Keep calls that come from inside (a finalizer, a signal handler) until the run is open."""
+        """Keep calls from inside (a finalizer, a signal handler) until the run is open."""
         with self._lock:
             was_opening, self._is_opening = self._is_opening, True
             try:

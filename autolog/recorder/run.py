@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -91,8 +89,7 @@ class Run:
         try:
             known = self._users[tuple(metrics)]
             now = time.time_ns() // 1_000_000
-            if now < self._newest:
-                now = self._newest
+            now = max(now, self._newest)
             self._newest = now
             body = known.pack(
                 records.METRICS, self.number, known.number, now, step, *metrics.values()
@@ -207,7 +204,7 @@ class Run:
     # -- the other verbs -----------------------------------------------------------------------
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log params as the user gave them: text is ``str(value)``; the first value of a key stands."""
+        """Log params as given: text is ``str(value)``; the first value of a key stands."""
         problems = Problems(self._drop, by_user=True)
         fresh = self._good_texts("param", params, problems)
         for key, (first, later) in self._log_params(fresh).items():
@@ -278,12 +275,10 @@ class Run:
         Raises `BadValue` under ``strict`` when there is none.
         """
         try:
-            source, prefix = Path(local_path), values.folder(folder)
-            if not source.exists():
-                raise values.BadValue(f"artifact {source}: no such file; pass an existing path")
-        except (TypeError, values.BadValue) as error:
+            source, prefix = values.source(local_path), values.folder(folder)
+        except values.BadValue as error:
             problems = Problems(self._drop, by_user=True)
-            problems.add("bad artifact", values.BadValue(error), about=str(local_path))
+            problems.add("bad artifact", error, about=values.plain_text(local_path))
             problems.settle()
             return
         if source.is_dir():

@@ -79,7 +79,7 @@ class Training:
             with guard.shield("training.end"):
                 on_end(status)
 
-    def __enter__(self) -> Training:
+    def __enter__(self) -> Training:  # noqa: PYI034 - Self is in typing from 3.11 on
         return self
 
     def __exit__(

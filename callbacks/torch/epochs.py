@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from autolog.callbacks.torch.passes import Pass, Values
+from autolog.callbacks.torch.passes import Pass, Source, Values
 
 _MOST_PARTS: Final = 1000
 """Losses without a loader that wait for a step; more are forgotten, for none may ever come."""
-
-_WHOLE_DATASET: Final = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Tracker:
         """Training epochs since the start or the last `restart`."""
         self._values = values
         self._open: list[Pass] = []
-        self._trained: Callable[[], Any] | None = None
-        self._validated: list[Callable[[], Any]] = []
+        self._trained: Source | None = None
+        self._validated: list[Source] = []
         self._depth = 0
         self._closure_heard = False
         self.current = self._no_loader = Pass(values)
@@ -56,10 +54,12 @@ class Tracker:
 
     def begin(self, loader: object, iterator: object) -> Pass:
         """A loader is iterated: a new pass begins, and those that cannot go on end."""
+        source = Source(loader)
         for each in list(self._open):
-            if each.is_exhausted or each.is_abandoned or each.loader is loader:
+            is_same = each.source is not None and each.source.is_of(loader)
+            if each.is_exhausted or each.is_abandoned or is_same:
                 self._close(each)
-        fresh = Pass(self._values, loader, iterator)
+        fresh = Pass(self._values, source, iterator)
         if self.current is not self._no_loader and not self.current.weights:
             fresh.zipped_to = self.current
         self._enter(fresh)
@@ -187,30 +187,21 @@ class Tracker:
     def _close_training(self, closed: Pass) -> None:
         self.finished.append(Epoch(self.epochs, losses=closed.mean_losses()))
         self.epochs += 1
-        self._trained = closed.loader_ref
+        self._trained = closed.source
         self._validated.clear()
 
     def _close_validation(self, closed: Pass) -> None:
-        if closed.loader is not None and self._is_training_data(closed.loader):
+        if closed.source is None or (self._trained and closed.source.is_within(self._trained)):
             return
         is_in_epoch = any(each.owners for each in self._open)
         number = self.epochs if is_in_epoch else max(0, self.epochs - 1)
-        score = closed.mean_score()
-        which = self._which_validation(closed)
-        self.finished.append(Epoch(number, score=score, validation=which))
+        which = self._which_validation(closed.source)
+        self.finished.append(Epoch(number, score=closed.mean_score(), validation=which))
 
-    def _is_training_data(self, loader: Any) -> bool:
-        trained = self._trained() if self._trained is not None else None
-        if trained is None or trained is loader:
-            return trained is loader
-        is_whole = type(getattr(loader, "sampler", None)).__name__ in _WHOLE_DATASET
-        return is_whole and loader.dataset is trained.dataset
-
-    def _which_validation(self, closed: Pass) -> int:
+    def _which_validation(self, source: Source) -> int:
         """0 for the dataset validated first in this epoch, 1 for the next."""
         for index, known in enumerate(self._validated):
-            other = known()
-            if other is None or closed.loader is None or other.dataset is closed.loader.dataset:
+            if source.shares_data(known):
                 return index
-        self._validated.append(closed.loader_ref)
+        self._validated.append(source)
         return len(self._validated) - 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import weakref
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+_WHOLE_DATASET: Final = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
 
 
 class Values(Protocol):
@@ -46,13 +48,40 @@ class _Heard:
         self.values.append(value)
 
 
+class Source:
+    """What is known of a loader, which may be gone before its iterator is."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = _weakly(loader)
+        self._dataset = _weakly(loader.dataset)
+        self._is_whole = type(getattr(loader, "sampler", None)).__name__ in _WHOLE_DATASET
+        self.batch_size: int | None = getattr(loader, "batch_size", None)
+
+    def is_of(self, loader: object) -> bool:
+        """True for the loader itself."""
+        return loader is not None and self._loader() is loader
+
+    def shares_data(self, other: Source) -> bool:
+        """True when it is the same loader, or draws from the same dataset, that is still there."""
+        dataset = self._dataset()
+        is_same = dataset is not None and other._dataset() is dataset
+        return is_same or other.is_of(self._loader())
+
+    def is_within(self, other: Source) -> bool:
+        """True when every sample is one of the other's, as far as can be told."""
+        return self.shares_data(other) and (self._is_whole or other.is_of(self._loader()))
+
+
 class Pass:
     """One pass over one loader, or one step of a loop that has none."""
 
     def __init__(
-        self, values: Callable[[], Values], loader: object = None, iterator: object = None
+        self,
+        values: Callable[[], Values],
+        source: Source | None = None,
+        iterator: object = None,
     ) -> None:
-        self.loader_ref = _weakly(loader)
+        self.source = source
         self._iterator = _weakly(iterator)
         self.zipped_to: Pass | None = None
         """The pass that had begun just before and had given nothing yet, as in ``zip(a, b)``."""
@@ -68,11 +97,6 @@ class Pass:
         """The most batches that an optimizer accumulated for one step."""
         self.is_exhausted = self.has_graph = False
         self._batches_at_step = 0
-
-    @property
-    def loader(self) -> Any:
-        """The loader, None when it is gone."""
-        return self.loader_ref()
 
     @property
     def position(self) -> int:
@@ -175,7 +199,11 @@ class Pass:
 
 
 def _weakly(thing: object) -> Callable[[], Any]:
-    return (lambda: None) if thing is None else weakref.ref(thing)
+    """A weak reference; one to nothing where there can be none, as to a list."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: None
 
 
 def _ratio(total: float, weight: float) -> float:

@@ -118,7 +118,7 @@ class Observer:
             return True
         if not has_loss:
             return False
-        has_no_loader = current.loader is None and last is not None and last.loader is None
+        has_no_loader = current.source is None and last is not None and last.source is None
         has_just_begun = has_no_loader and sum(self._steps) < _FEWEST_STEPS
         return has_just_begun or self._shares(optimizer)
 
@@ -141,10 +141,10 @@ class Observer:
         )
         _observers.add(self)
         self._every = recorder.get().settings.log_every_n_steps
-        loader = self.tracker.current.loader
+        current = self.tracker.current
         params = optimizer_params(optimizer)
-        if loader is not None:
-            params["batch_size"] = loader.batch_size or self.tracker.current.weights[0]
+        if current.source is not None:
+            params["batch_size"] = current.source.batch_size or current.weights[0]
         elif self._every is None:
             guard.say_once(
                 "torch:no loader",
