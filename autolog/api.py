@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib  # noqa: TC003 - the types of the public functions resolve at run time
+import os  # noqa: TC003
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autolog import guard, session
 from autolog.handle import RunHandle
@@ -11,9 +13,6 @@ from autolog.receipt import Receipt
 from autolog.records import Status
 from autolog.settings import Origin
 
-if TYPE_CHECKING:
-    import contextlib
-    import os
 
 _STATUSES = (Status.FINISHED, Status.FAILED, Status.KILLED)
 
