@@ -13,7 +13,6 @@ from autolog.receipt import Receipt
 from autolog.records import Status
 from autolog.settings import Origin
 
-
 _STATUSES = (Status.FINISHED, Status.FAILED, Status.KILLED)
 
 
