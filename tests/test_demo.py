@@ -40,7 +40,7 @@ def test_the_demo_reads_back_what_it_logged(
 def test_make_demo_runs_it() -> None:
     """Beyond its set-up, the target is the script."""
     planned = subprocess.run(
-        ["make", "--dry-run", "--old-file=.venv/.installed", "demo"],
+        ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed", "demo"],
         cwd=ROOT,
         capture_output=True,
         text=True,
