@@ -230,9 +230,9 @@ def test_a_forbidden_run_blocks_no_other_training(
     faulty._switch(deny)
     train(faulty.url, tmp_path, name=forbidden, env=QUICK_EXIT)
     train(faulty.url, tmp_path, name=allowed, env=QUICK_EXIT)
-    arrives(mlflow_server, allowed, everything_of_a_training())
+    arrives(mlflow_server, allowed, everything_of_a_training(), 90)
     faulty.pass_on()
-    arrives(mlflow_server, forbidden, everything_of_a_training(), 40)
+    arrives(mlflow_server, forbidden, everything_of_a_training(), 60)
 
 
 def test_a_param_changed_on_the_server_costs_no_other(
