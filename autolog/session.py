@@ -261,9 +261,12 @@ class Session:
             self._end_all(self._exit_watch.status)
             if not self.journals or self.recorder.is_child:
                 return
+            is_offline = self.settings.mode == "offline"
             for journal in self.journals.values():
                 journal.close()
-            if self.settings.mode != "offline":
+                if is_offline:
+                    journal.sync()
+            if not is_offline:
                 with contextlib.suppress(KeyboardInterrupt):
                     self._drain()
             self._announcer.process_ends(self.journals, self._root)

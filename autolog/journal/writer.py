@@ -197,8 +197,7 @@ class Journal:
         assert self._spare is not None
         seal = layout.seal(self._spare.number)
         self._memory[self._offset : self._offset + len(seal)] = seal
-        with contextlib.suppress(OSError):  # so that rsync sees the last of it
-            os.utime(self.folder / layout.segment_name(self._number))
+        self._touch()
         self._use(self._spare, preamble)
         self._wake()
         return True
@@ -305,12 +304,17 @@ class Journal:
             )
 
     def sync(self) -> None:
-        """Write the newest segment to the disk, and move its time so that rsync sees the change."""
+        """Write the newest segment to the disk."""
         with self.lock:
-            memory, name = self._memory, layout.segment_name(self._number)
+            memory = self._memory
         memory.flush()
-        os.utime(self.folder / name)
-        os.utime(self.folder / layout.CONTROL)
+        self._touch()
+
+    def _touch(self) -> None:
+        """Move the times of the newest files: a store into a mapping does not, and rsync asks."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / layout.segment_name(self._number))
+            os.utime(self.folder / layout.CONTROL)
 
     @property
     def tail(self) -> int:
@@ -329,6 +333,7 @@ class Journal:
             spare, self._spare = self._spare, None
             if spare is not None:
                 self._discard(spare)
+            self._touch()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without a trace.
