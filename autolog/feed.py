@@ -28,7 +28,7 @@ from autolog.records import (
     Tags,
 )
 
-_CHUNK = 1 << 17
+_CHUNK = 1 << 14
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Feed:
         return life(self.folder, self.meta.owner)
 
     def read(self, owner: Life) -> list[Entry]:
-        """The next records, about 128 KB at most.
+        """The next records, about 16 KB at most.
 
         Once the owner is dead also the ends of runs that it left open.
         """

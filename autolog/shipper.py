@@ -31,7 +31,8 @@ from autolog.retry import Backoff
 _POLL = 0.1
 _SCAN = 1.0
 _IDLE = 60.0
-_BACKLOG = 20_000
+_BACKLOG, _SMALLEST_SHARE = 10_000, 250
+"""Values that all journals together, and each of them, may have waiting in memory."""
 _REST = 30.0
 """Seconds that a journal is left alone after an error which is neither the server's nor ours."""
 
@@ -170,8 +171,16 @@ class Shipper:
         self.sources[source.feed.folder] = self.sources.pop(source.feed.folder)
 
     def _read(self, source: _Source) -> bool:
-        if source.values >= _BACKLOG or (source.is_drained and source.life is Life.DEAD):
+        if source.is_drained and source.life is Life.DEAD:
             return False
+        readers = sum(not other.is_discarded for other in self.sources.values())
+        share = max(_SMALLEST_SHARE, _BACKLOG // readers)
+        moved = False
+        while max(source.values, len(source.entries)) < share and self._read_some(source):
+            moved = True
+        return moved
+
+    def _read_some(self, source: _Source) -> bool:
         # Life before content: an owner found dead has nothing more to write.
         life = source.feed.life()
         entries = source.feed.read(life)

@@ -344,19 +344,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
+    parser.add_argument("--only", help="measure one part: call, drain, start, memory, size or fit")
     options = parser.parse_args()
     figures: list[Figure] = []
     with _server() as up:
         down = f"http://127.0.0.1:{free_port()}"
         parts: list[tuple[str, Callable[[], list[Figure]]]] = [
-            ("one call", lambda: step_cost(up, down)),
+            ("call", lambda: step_cost(up, down)),
             ("drain", lambda: drain(up)),
             ("start", start),
             ("memory", lambda: memory(up)),
-            ("journal", size),
-            ("small fit", small_fit),
+            ("size", size),
+            ("fit", small_fit),
         ]
         for name, part in parts:
+            if options.only not in (None, name):
+                continue
             print(f"{name} ...", flush=True)
             figures += part()
     for figure in figures:
