@@ -87,20 +87,29 @@ def number(key: str, value: object) -> float:
 
     Anything with ``__float__`` counts (numpy and torch scalars, 0-d arrays), text does not.
     """
-    is_text = isinstance(value, (str, bytes))
-    if is_text or not any(hasattr(type(value), name) for name in ("__float__", "__index__")):
+    kind = type(value)
+    is_number = hasattr(kind, "__float__") or hasattr(kind, "__index__")
+    if not is_number or isinstance(value, (str, bytes)):
         raise BadValue(
             f"metric {key!r}: {_show(value)} is {type(value).__name__}, not a number; "
             "log a float (text belongs in set_tags or log_params)"
         )
     try:
-        return float(cast("SupportsFloat", value))
+        return _real(value)
     except Exception as error:  # noqa: BLE001 - __float__ is the user's code
         raise BadValue(
             f"metric {key!r}: {_show(value)} cannot be made a float "
             f"({type(error).__name__}: {plain_text(error)}); "
             "log one number, for example value.mean()"
         ) from None
+
+
+def _real(value: Any) -> float:
+    """``float(value)``; torch warns of that where there is a gradient, numpy for a complex one."""
+    whole = complex(value.detach() if hasattr(type(value), "detach") else value)
+    if whole.imag:
+        raise TypeError("it has an imaginary part")
+    return whole.real
 
 
 def step(value: object) -> int:

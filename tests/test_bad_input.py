@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from logged import logged_runs
 from readback import Experiment
 
 import autolog
@@ -73,6 +76,7 @@ BAD_CALLS: list[tuple[Callable[[], None], str, int]] = [
     (lambda: autolog.log_metrics({"a": "text", "good": 1}), "metric 'a': 'text' is str", 1),
     (lambda: autolog.log_metrics({"a": None, "good": 1}), "metric 'a': None is NoneType", 1),
     (lambda: autolog.log_metrics({"a": 1j, "good": 1}), "metric 'a': 1j is complex", 1),
+    (lambda: autolog.log_metrics({"a": np.complex64(1j), "good": 1}), "metric 'a': .*imaginary", 1),
     (lambda: autolog.log_metrics({"a": [1.0], "good": 1}), r"metric 'a': \[1.0\] is list", 1),
     (lambda: autolog.log_metrics({"a": np.ones(3), "good": 1}), "metric 'a': .*float.*mean", 1),
     (lambda: autolog.log_metrics({"a": Hostile(), "good": 1}), "metric 'a': .*no float", 1),
@@ -202,6 +206,24 @@ def test_every_kind_of_number_is_a_number(experiment: Experiment) -> None:
     assert stored.pop("inf") > 1e308
     assert stored.pop("-inf") < -1e308
     assert stored == {k: float(v) for k, v in given.items() if math.isfinite(float(v))}
+
+
+def test_no_library_has_a_word_to_say(offline: None) -> None:
+    """What torch and numpy warn of when they are asked for a float reaches nobody."""
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for step in range(3):  # the second time the names are known
+            loss = torch.ones(2, requires_grad=True).mean()
+            autolog.log_metrics({"loss": loss, "plain": 0.5}, step=step)
+            autolog.log_metrics({"complex": np.complex64(1j), "zero": np.complex64(2)}, step=step)
+    assert [str(warning.message) for warning in heard] == []
+    (run,) = logged_runs(Path(os.environ["AUTOLOG_DIR"]))
+    assert run.metrics == {
+        "loss": [(0, 1.0), (1, 1.0), (2, 1.0)],
+        "plain": [(0, 0.5), (1, 0.5), (2, 0.5)],
+        "zero": [(0, 2.0), (1, 2.0), (2, 2.0)],
+    }
 
 
 def test_steps_reach_from_end_to_end_of_64_bits(experiment: Experiment) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from autolog.journal.writer import Journal
 from autolog.records import Artifact, Params, RunEnd, RunStart, Status, Tags
 
 _FRAME = layout.HEADER.pack
+_PLAIN = frozenset((float, int, bool))
 _MOST_KEY_TUPLES = 1024
 _PARAMS_A_RECORD = 100
 
@@ -88,12 +89,13 @@ class Run:
         """Log values of one step; without a step each name gets its own next integer."""
         try:
             known = self._users[tuple(metrics)]
+            numbers: Collection[Any] = metrics.values()
+            if not _PLAIN.issuperset(map(type, numbers)):
+                numbers = [values.number(key, value) for key, value in metrics.items()]
             now = time.time_ns() // 1_000_000
             now = max(now, self._newest)
             self._newest = now
-            body = known.pack(
-                records.METRICS, self.number, known.number, now, step, *metrics.values()
-            )
+            body = known.pack(records.METRICS, self.number, known.number, now, step, *numbers)
             known.last_step = step
         except Exception:  # noqa: BLE001 - a value's __float__ may raise anything
             self._log_checked(metrics, step, by_user=True)
