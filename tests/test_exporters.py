@@ -290,6 +290,20 @@ def test_a_changed_param_does_not_pass_unseen(backend: Backend) -> None:
     assert backend.client.get_run(run_id).data.params == {"lr": "0.1"}
 
 
+@pytest.mark.parametrize("names", [("a", "a/b"), ("c/d", "c"), ("e", "\u00e4" * 250)])
+@pytest.mark.parametrize("backend", ["folder"], indirect=True)
+def test_what_cannot_be_a_path_is_rejected_by_a_folder_store(
+    backend: Backend, names: tuple[str, str]
+) -> None:
+    """There a name is a file: one below a file, in the place of a folder, or too long, is none."""
+    run_id = backend.exporter.open_run(_start(), None)
+    good, bad = [Batch(run_id, metrics=(Metric(n, 1.0, 1, 1),)) for n in names]
+    backend.exporter.export(good)
+    with pytest.raises(Rejected, match="no name for a folder store"):
+        backend.exporter.export(bad)
+    assert backend.client.get_run(run_id).data.metrics == {names[0]: 1.0}
+
+
 def test_a_folder_store_needs_mlflows_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,10 @@ from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
 if TYPE_CHECKING:
     from autolog.batching import Batch
     from autolog.records import RunStart
+
+
+_NO_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""A folder store makes a path of each name: there "a" and "a/b" cannot both be."""
 
 
 class StoreExporter(TrackingExporter):
@@ -109,9 +114,12 @@ class StoreExporter(TrackingExporter):
         try:
             return method(*arguments)
         except MlflowException as error:
-            if isinstance(error.__context__, OSError):
+            cause = error.__context__
+            if isinstance(cause, OSError) and cause.errno not in _NO_PATH:
                 # No reply, or a full disk: mlflow reports both as if a server had failed.
                 raise Retryable(error.message) from error
+            if isinstance(cause, OSError):
+                raise Rejected(f"no name for a folder store: {cause.strerror}") from error
             status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
             raise refusal(status, error.error_code, error.message) from error
         except Exception as error:
