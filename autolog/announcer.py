@@ -18,6 +18,7 @@ class Announcer:
     def __init__(self, receipt: Callable[[], Receipt]) -> None:
         self._receipt = receipt
         self._ended = 0
+        self._waiting: int | None = None
 
     def run_started(self, run: Run) -> None:
         """Say where the first run goes."""
@@ -31,8 +32,17 @@ class Announcer:
         if self._ended <= _RUNS_SAID_ONE_BY_ONE and not guard.silent:
             guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
 
+    def process_waits(self) -> None:
+        """Show on a terminal how much the end of the process still waits for."""
+        left = self._receipt().pending
+        if left != self._waiting:
+            self._waiting = left
+            guard.show(f"autolog: sending the last {left} values (Ctrl-C leaves now) ")
+
     def process_ends(self, groups: Iterable[Path], root: Path | None) -> None:
         """Say the account, and who sends what is still pending."""
+        if self._waiting is not None:
+            guard.show("")
         receipt = self._receipt()
         guard.say(f"{self._ended} run{'s' if self._ended != 1 else ''}, {receipt}")
         if receipt.pending:

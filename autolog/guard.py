@@ -6,6 +6,7 @@ pass untouched.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import Counter, deque
@@ -63,18 +64,36 @@ def report(place: str, error: Exception) -> None:
     say_once(
         f"swallowed:{place}",
         f"an internal error at {place} was kept from your program: "
-        f"{type(error).__name__}: {error}. Training goes on; some of its log may be missing.",
+        f"{_words(error)}. Training goes on; some of its log may be missing.",
     )
 
 
-def say(text: str) -> None:
-    """Write one line to standard error, unless `silent`; a closed terminal is no error."""
-    if silent or sys.stderr is None:
-        return
+def _words(error: Exception) -> str:
+    name = type(error).__name__
     try:
-        sys.stderr.write(f"autolog: {text}\n")
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - __str__ may be the user's code
+        return name
+
+
+def say(text: str) -> None:
+    """Write one line to standard error, unless `silent`; whatever that is by now, no error."""
+    if not silent:
+        _write(f"autolog: {text}\n")
+
+
+def show(text: str) -> None:
+    """Have a terminal's last line hold `text` and nothing else; where there is none, do nothing."""
+    with contextlib.suppress(Exception):
+        if sys.stderr.isatty() and not silent:
+            _write(f"\r\033[K{text}")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stderr.write(text)
         sys.stderr.flush()
-    except (OSError, ValueError, RuntimeError):  # the last: a signal handler inside another write
+    except Exception:  # noqa: BLE001 - closed, None, or an object of the user's
         return
 
 

@@ -31,6 +31,8 @@ from autolog.settings import Origin, Target
 
 _POLL = 0.02
 _STANDSTILL = 5.0
+_QUIET = 1.0
+"""Seconds that the end of the process may take without a word."""
 _STRICT_WAIT = 60.0
 
 
@@ -211,7 +213,6 @@ class Session:
         started = moved = time.monotonic()
         seen: list[int] = []
         wanted = [(journal, journal.request_flush()) for journal in self.journals.values()]
-        show = sys.stderr is not None and sys.stderr.isatty() and not guard.silent
         while True:
             now = time.monotonic()
             cursors = [progress.load(j.folder).cursor for j, _ in wanted]
@@ -224,12 +225,9 @@ class Session:
             limit = self.settings.exit_timeout_local if is_down else budget
             if now - started > limit or now - moved > min(limit, _STANDSTILL):
                 break
-            if show and now - started > 1:
-                left = self.receipt().pending
-                sys.stderr.write(f"\rautolog: sending the last {left} values (Ctrl-C leaves now) ")
+            if now - started > _QUIET:
+                self._announcer.process_waits()
             time.sleep(_POLL)
-        if show:
-            sys.stderr.write("\r\033[K")
 
     def _exit_budget(self) -> float:
         chosen = self.settings

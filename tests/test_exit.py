@@ -150,9 +150,9 @@ def test_a_terminal_shows_progress(
     except OSError:  # Linux's way to say that the other end is closed
         pass
     assert process.wait(20) == 0
-    lines = shown.decode().split("\r\x1b[K")
-    assert re.search(r"\rautolog: sending the last \d+ values \(Ctrl-C leaves now\)", lines[0])
-    assert "sending the last" not in lines[-1]
+    waiting, *_, account = shown.decode().split("\r\x1b[K")[1:]
+    assert re.fullmatch(r"autolog: sending the last \d+ values \(Ctrl-C leaves now\) ", waiting)
+    assert account.startswith("autolog: 1 run, 10000 logged")
 
 
 # -- nothing else than promised --------------------------------------------------------------------

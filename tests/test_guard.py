@@ -54,21 +54,51 @@ def test_a_firm_shield_holds_with_strict_too(
     swallowed.clear()
 
 
-@pytest.mark.parametrize("stream", [None, "closed", "broken"])
-def test_a_terminal_that_is_gone_is_no_error(
-    stream: str | None, monkeypatch: pytest.MonkeyPatch
+class Broken(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def closed() -> io.StringIO:
+    """A stream that the program is done with."""
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+class Odd:
+    """What a program may put in the place of standard error: neither ``flush`` nor ``isatty``."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@pytest.mark.parametrize("stream", [None, Broken(), closed(), Odd()])
+def test_a_standard_error_of_any_kind_is_no_error(
+    stream: object, monkeypatch: pytest.MonkeyPatch, swallowed: list[Any]
 ) -> None:
-    """``say`` returns with no, a closed or a broken standard error."""
-
-    class Broken(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
-    file: io.StringIO | None = Broken() if stream == "broken" else io.StringIO()
-    if stream == "closed" and file is not None:
-        file.close()
-    monkeypatch.setattr(sys, "stderr", file if stream else None)
+    """Where nobody can be told, nobody is, and no error comes of it."""
+    monkeypatch.setattr(sys, "stderr", stream)
     guard.say("into the void")
+    guard.show("into the void")
+    with guard.shield("void"):
+        raise ValueError("ours")
+    swallowed.clear()
+
+
+def test_an_error_without_words_is_no_error(swallowed: list[Any]) -> None:
+    """An exception whose text raises is kept like any other."""
+
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    with guard.shield("wordless"):
+        raise Wordless
+    assert guard.failures["wordless"] == 1
+    swallowed.clear()
 
 
 def test_silent_says_nothing(
