@@ -141,6 +141,12 @@ class Keeper:
                     journal.sync()
             sender.ensure(now)
 
+    def ensure(self) -> None:
+        """Have what is logged so far sent, though this process ends before the next round."""
+        for sender in self.senders.values():
+            sender.ensure(time.monotonic())
+            sender.release()
+
     def stop(self) -> None:
         """Stop the thread, leave the shippers running."""
         self._is_stopped = True

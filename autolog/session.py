@@ -132,6 +132,7 @@ class Session:
         """The journal of this process for a target; None, said once, when no disk can hold one."""
         if not self.journals and self.recorder.is_child:
             self.configure({})  # the parent's options: they were not there while main was imported
+            family.at_end(self._at_end_of_child)
         group = self._group(where)
         if group is None:
             return None
@@ -269,6 +270,11 @@ class Session:
                     self._drain()
             self._announcer.process_ends(self.journals, self._root)
             self.keeper.stop()
+
+    def _at_end_of_child(self) -> None:
+        with guard.shield("end of child", firm=True):
+            self._end_all(status_of(sys.exc_info()[1]))
+            self.keeper.ensure()
 
     def _after_fork(self) -> None:
         guard.after_fork()

@@ -296,9 +296,12 @@ def ship(group: Path, uri: str) -> None:
         return
     try:
         chosen, _ = settings.resolve({}, settings.environment())
-        _Live(group, uri, chosen.linger, chosen.batch_seconds).run()
+        live = _Live(group, uri, chosen.linger, chosen.batch_seconds)
+        live.run()
     finally:
         lock.release()
+    if live.discover():  # who began to log while the lock was held relies on its holder
+        ship(group, uri)
 
 
 class _Live:
@@ -326,15 +329,14 @@ class _Live:
                 now = time.monotonic()
                 if now - scanned >= _SCAN:
                     scanned = now
-                    self._discover()
+                    self.discover()
                     self._shipper.sync_disks()
                 moved = self._shipper.round()
                 self._say()
                 if self._shipper.has_living:
                     seen_living = now
                 elif self._shipper.is_drained:
-                    waited = self._shipper.sources or now - started > _IDLE
-                    if waited and not self._discover():
+                    if self._shipper.sources or now - started > _IDLE:
                         return
                 elif now - seen_living > self._linger:
                     return
@@ -343,7 +345,7 @@ class _Live:
         finally:
             self._lane.close()
 
-    def _discover(self) -> bool:
+    def discover(self) -> bool:
         """Take on journals that are new; True when there was one."""
         known = len(self._shipper.sources)
         for entry in os.scandir(self._group):

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from readback import Experiment
+from support import eventually, start_script
+from trainings import group_of
+
+from autolog.journal.owner import Lock
+from autolog.journal.root import SHIPPER_LOCK
 
 if TYPE_CHECKING:
     from support import MlflowServer
@@ -290,6 +295,84 @@ def test_workers_of_a_parent_that_does_not_log_send_by_themselves(
     assert sorted(runs) == ["a", "b"]
     for run in runs.values():
         assert experiment.values(run, "m", 1) == [1.0]
+
+
+_ENDINGS = """
+    import multiprocessing, os, signal, sys
+    import autolog
+
+    def work(ending):
+        autolog.set_tags({"ending": ending})
+        autolog.log_metric("m", 1.0, step=0)
+        if ending == "raises":
+            raise ValueError("mine")
+        if ending == "exits":
+            sys.exit(3)
+        if ending == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+
+    if __name__ == "__main__":
+        autolog.enable()
+        context = multiprocessing.get_context(METHOD)
+        for ending in ("returns", "raises", "exits", "interrupted"):
+            child = context.Process(target=work, args=(ending,))
+            child.start()
+            child.join()
+"""
+
+
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=forks), "spawn", "forkserver"])
+def test_a_run_of_a_child_ends_as_the_child_does(
+    method: str, experiment: Experiment, tmp_path: Path
+) -> None:
+    """A run that a child opened has the child's status, also where no ``atexit`` is come to."""
+    experiment.script(_ENDINGS.replace("METHOD", repr(method)), tmp_path)
+    runs = experiment.runs(4).values()
+    assert {run.data.tags["ending"]: run.info.status for run in runs} == {
+        "returns": "FINISHED",
+        "raises": "FAILED",
+        "exits": "FAILED",
+        "interrupted": "KILLED",
+    }
+    for run in runs:
+        assert experiment.values(run, "m", 1) == [1.0]
+
+
+@forks
+def test_a_child_sees_to_it_that_somebody_sends(
+    experiment: Experiment, tmp_path: Path, autolog_home: Path
+) -> None:
+    """What a short child logs is sent, though the shipper that its parent saw has left."""
+    experiment.script("import autolog; autolog.log_metric('m', 0.0)", tmp_path)
+    lock = Lock(group_of(autolog_home) / SHIPPER_LOCK)
+    eventually(lock.acquire)  # from now on this process is the shipper that is there
+    os.mkfifo(tmp_path / "go")
+    process = start_script(
+        """
+        import multiprocessing, os
+        import autolog
+        from autolog import session
+        autolog.enable()
+        while not session.get().keeper._wakes.empty():  # until it has seen the lock held
+            os.sched_yield()
+        print("ready", flush=True)
+        open("go").read()
+        child = multiprocessing.get_context("fork").Process(
+            target=autolog.log_metric, args=("m", 1.0)
+        )
+        child.start()
+        child.join()
+        """,
+        cwd=tmp_path,
+        env=experiment.env,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    lock.release()
+    (tmp_path / "go").write_text("")
+    assert process.wait(20) == 0
+    assert len(experiment.runs(2)) == 2
 
 
 @forks

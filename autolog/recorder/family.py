@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _PREFIX = "autolog."
@@ -25,6 +25,16 @@ def handed_down(name: str) -> dict[str, Any]:
     """What this process was told, or told itself; empty when nothing."""
     text = _config().get(_PREFIX + name)
     return dict(json.loads(text)) if text else {}
+
+
+def at_end(call: Callable[[], None]) -> None:
+    """Have a call made when this child ends: one that is forked never comes to ``atexit``.
+
+    Where an exception ends the child it is then ``sys.exc_info()``.
+    """
+    from multiprocessing import util
+
+    util.Finalize(None, call, exitpriority=0)
 
 
 def is_child() -> bool:
