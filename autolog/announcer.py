@@ -21,13 +21,17 @@ class Announcer:
         self._waiting: int | None = None
 
     def run_started(self, run: Run) -> None:
-        """Say where the first run goes."""
+        """Say where the first run goes; one that a parent process opened was said there."""
+        if run.is_joined:
+            return
         uri = run.target.public_uri
         look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
         guard.say_once("start", f"run {run.start.name} -> {uri}{look}")
 
     def run_ended(self, run: Run) -> None:
         """Say the account so far at the end of each of the first runs."""
+        if run.is_joined:
+            return
         self._ended += 1
         if self._ended <= _RUNS_SAID_ONE_BY_ONE and not guard.silent:
             guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")

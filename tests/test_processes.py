@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from readback import Experiment
-from support import eventually, start_script
+from support import eventually, run_script, start_script
 from trainings import group_of
 
 from autolog.journal.owner import Lock
@@ -107,14 +107,23 @@ _METHODS = """
 def test_children_join_the_run_open_at_their_start(
     method: str, experiment: Experiment, tmp_path: Path
 ) -> None:
-    """Each start method: a child logs to the run open when it was started, not to an older one."""
-    experiment.script(_METHODS.replace("METHOD", repr(method)), tmp_path)
+    """A child of each kind logs to the run open when it was started, and has nothing to say."""
+    source = _METHODS.replace("METHOD", repr(method))
+    done = run_script(source, cwd=tmp_path, env=experiment.env)
+    assert done.returncode == 0, done.stderr
     runs = experiment.runs(2)
     for name in ("first", "second"):
         assert runs[name].info.status == "FINISHED"
         for key in ("parent", "child1", "child2"):
             assert len(experiment.values(runs[name], key, 1)) == 1
         assert "mlflow.user" in runs[name].data.tags
+    said = [line.partition("(")[0] for line in done.stderr.splitlines()]
+    server = experiment.server.url
+    assert said[:-1] == [
+        f"autolog: run first -> {server}",
+        "autolog: run first FINISHED ",
+        "autolog: run second FINISHED ",
+    ]
 
 
 def test_options_of_enable_reach_spawned_children(experiment: Experiment, tmp_path: Path) -> None:

@@ -338,7 +338,9 @@ class Recorder:
             if journal is None:
                 return None
             start = replace(inherited.start, run=next(journal.ids), owned=False)
-            return self._opened(Run(journal, inherited.target, start))
+            run = Run(journal, inherited.target, start)
+            run.is_joined = True
+            return self._opened(run)
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

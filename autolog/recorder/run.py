@@ -68,6 +68,8 @@ class Run:
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None
+        self.is_joined = False
+        """Whether another process, the parent of this one, opened it."""
         self.user_keys: set[str] = set()
         """Metric names that the user's own code logs here; hooks leave them alone."""
         self.subject: Callable[[], object | None] | None = None
