@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from _sitebuiltins import Quitter  # the builtins `exit` and `quit`
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +31,10 @@ class ExitWatch:
         self._shell: Any = None
 
     def start(self) -> None:
-        """Watch ``sys.excepthook``, ``sys.exit`` and, in a notebook, the cells; twice is once."""
+        """Watch ``sys.excepthook``, every ``exit`` and, in a notebook, the cells; twice is once."""
         hooks.wrap(sys, "excepthook", self._noting_exception)
-        hooks.wrap(sys, "exit", self._noting_code)
+        hooks.wrap(sys, "exit", self._noting_exit)
+        hooks.wrap(Quitter, "__call__", self._noting_quit)
         ipython = sys.modules.get("IPython")
         self._shell = ipython.get_ipython() if ipython is not None else None
         if self._shell is not None:
@@ -43,6 +45,7 @@ class ExitWatch:
         self.status = Status.FINISHED
         hooks.unwrap(sys, "excepthook")
         hooks.unwrap(sys, "exit")
+        hooks.unwrap(Quitter, "__call__")
         if self._shell is not None:
             self._shell.events.unregister("post_run_cell", self._after_cell)
             self._shell = None
@@ -79,13 +82,23 @@ class ExitWatch:
 
         return excepthook
 
-    def _noting_code(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _noting_exit(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def exit(code: object = None, /) -> Any:  # noqa: A001 - stands for sys.exit
-            if threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread
-                self.status = status_of(SystemExit(code))
+            self._note(code)
             return original(code)
 
         return exit
+
+    def _noting_quit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def __call__(quitter: Quitter, code: object = None) -> Any:  # noqa: N807
+            self._note(code)
+            return original(quitter, code)
+
+        return __call__
+
+    def _note(self, code: object) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread
+            self.status = status_of(SystemExit(code))
 
     def _after_cell(self, result: Any) -> None:
         error = result.error_before_exec or result.error_in_exec

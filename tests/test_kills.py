@@ -174,6 +174,7 @@ ENDINGS = {
     "the last line": Ending("pass", 0, "FINISHED"),
     "sys.exit()": Ending("sys.exit()", 0, "FINISHED"),
     "sys.exit(3)": Ending("sys.exit(3)", 3, "FAILED"),
+    "exit(3)": Ending("exit(3)", 3, "FAILED"),
     "exception": Ending("{}['absent']", 1, "FAILED"),
     "os._exit": Ending("os._exit(4)", 4, "FAILED"),
     "abort": Ending("os.abort()", -signal.SIGABRT, "FAILED"),
