@@ -32,7 +32,8 @@ def _clean(folder: Path, older_than: float, *, force: bool, now: float) -> str:
     standings = [inspect(place) for place in journals(folder)]
     if any(standing.life is Life.ALIVE for standing in standings):
         return "kept: its process is alive"
-    age = now - max(entry.stat().st_mtime for entry in folder.iterdir())
+    # Not below 0: the owner moves these times ahead a little.
+    age = max(0.0, now - max(entry.stat().st_mtime for entry in folder.iterdir()))
     if age < older_than:
         return f"kept: changed {age / 3600:.1f} hours ago"
     losses = [line for standing in standings for line in standing.left()]

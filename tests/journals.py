@@ -65,6 +65,21 @@ def read_to_the_end(reader: Reader, owner: Life) -> list[bytes]:
     return found
 
 
+def copy_changed(source: Path, target: Path) -> None:
+    """Copy what rsync would: files of another size or time, in whole seconds, than their copy."""
+    for path in (source, *sorted(source.rglob("*"))):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        elif not copy.exists() or _looks(copy) != _looks(path):
+            shutil.copy2(path, copy)
+
+
+def _looks(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, int(status.st_mtime)
+
+
 def lay_out(folder: Path, segments: Sequence[Sequence[bytes]]) -> None:
     """Write a whole journal of a dead owner, with room left in its last segment."""
     folder.mkdir(parents=True)

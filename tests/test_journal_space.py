@@ -9,7 +9,16 @@ import threading
 from pathlib import Path
 
 import pytest
-from journals import appended, number, numbers, open_journal, read_to_the_end, small_disk
+from journals import (
+    appended,
+    bodies,
+    copy_changed,
+    number,
+    numbers,
+    open_journal,
+    read_to_the_end,
+    small_disk,
+)
 from support import run_script
 
 from autolog.journal import layout
@@ -150,11 +159,18 @@ def test_a_copy_taken_while_the_owner_writes_is_completed_by_the_next(tmp_path: 
     assert reader.damage == []
 
 
-def test_a_segment_that_is_left_is_seen_to_have_changed(tmp_path: Path) -> None:
-    """The time of a full segment moves when the last of it is written, which rsync goes by."""
-    journal = open_journal(tmp_path / "j")
-    path = journal.folder / layout.segment_name(0)
-    os.utime(path, (1, 1))
-    while layout.split(journal.tail)[0] == 0:
-        journal.append(layout.frame(bytes(1000)))
-    assert path.stat().st_mtime > 1
+@pytest.mark.parametrize("end", ["sync", "roll", "close"])
+def test_a_change_is_seen_by_its_time_within_a_second_too(end: str, tmp_path: Path) -> None:
+    """After each of the owner's touches a copier that goes by whole seconds, as rsync, copies."""
+    journal, copy = open_journal(tmp_path / "j"), tmp_path / "copy"
+    written = 0
+    for _ in range(10):
+        for _ in range(100 if end != "roll" else 5000):
+            journal.append(number(written))
+            written += 1
+        if end == "close":
+            journal.close()
+        else:
+            journal.sync()
+        copy_changed(journal.folder, copy)
+    assert numbers(bodies(copy, Life.UNKNOWN)) == list(range(written))

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import pytest
 from commands import autolog
+from journals import copy_changed
 from readback import Experiment
 from support import MlflowServer, eventually, start_script
 
@@ -81,10 +82,6 @@ def training(experiment: Experiment, tmp_path: Path, autolog_home: Path) -> Trai
     return Training(experiment, tmp_path, autolog_home)
 
 
-def _rsync(source: Path, copy: Path) -> None:
-    subprocess.run(["rsync", "-a", f"{source}/", str(copy)], check=True)
-
-
 def _cp(source: Path, copy: Path) -> None:
     subprocess.run(["cp", "-a", f"{source}/.", str(copy)], check=True)
 
@@ -114,7 +111,7 @@ def _only_run(experiment: Experiment) -> Any:
     return run
 
 
-@pytest.mark.parametrize("transfer", [_rsync, _cp], ids=["rsync", "cp"])
+@pytest.mark.parametrize("transfer", [copy_changed, _cp], ids=["rsync", "cp"])
 def test_a_live_folder_copied_and_synced_twice_arrives_once(
     training: Training,
     experiment: Experiment,
@@ -122,8 +119,6 @@ def test_a_live_folder_copied_and_synced_twice_arrives_once(
     transfer: Callable[[Path, Path], None],
 ) -> None:
     """Two copies of a living run, each synced elsewhere, store a value once, end the run once."""
-    if shutil.which("rsync") is None and transfer is _rsync:
-        pytest.skip("no rsync here")
     copy, env = tmp_path / "copy", _elsewhere(tmp_path, experiment)
     copy.mkdir()
 

@@ -85,6 +85,8 @@ class Journal:
         self._numbers = itertools.count()
         self._number = -1
         self._offset = self._end = self._base = 0
+        self._touched = 0
+        """The newest time that a file of this journal was given, in seconds since the epoch."""
         self._spare: _Segment | None = None
         self._fresh: deque[_Segment] = deque()
         folder.mkdir(mode=0o700, parents=True)
@@ -197,7 +199,7 @@ class Journal:
         assert self._spare is not None
         seal = layout.seal(self._spare.number)
         self._memory[self._offset : self._offset + len(seal)] = seal
-        self._touch()
+        self._touch(layout.segment_name(self._number))
         self._use(self._spare, preamble)
         self._wake()
         return True
@@ -308,13 +310,21 @@ class Journal:
         with self.lock:
             memory = self._memory
         memory.flush()
-        self._touch()
+        self._touch_newest()
 
-    def _touch(self) -> None:
-        """Move the times of the newest files: a store into a mapping does not, and rsync asks."""
+    def _touch_newest(self) -> None:
+        self._touched = self._touch(layout.segment_name(self._number), layout.CONTROL)
+
+    def _touch(self, *names: str) -> int:
+        """Move the time of files, which a store into a mapping does not, to one they never had.
+
+        rsync goes by the time, and by its whole seconds, so a second touch within one is no change.
+        """
+        when = max(self._touched, int(time.time())) + 1
         with contextlib.suppress(OSError):
-            os.utime(self.folder / layout.segment_name(self._number))
-            os.utime(self.folder / layout.CONTROL)
+            for name in names:
+                os.utime(self.folder / name, (when, when))
+        return when
 
     @property
     def tail(self) -> int:
@@ -333,7 +343,7 @@ class Journal:
             spare, self._spare = self._spare, None
             if spare is not None:
                 self._discard(spare)
-            self._touch()
+            self._touch_newest()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without a trace.
