@@ -138,7 +138,7 @@ class Delivery:
         try:
             self._exporter.end_run(progress.run_ids[start.key], end.status, end.timestamp)
         except (Rejected, RunRefused) as refusal:
-            self._feed.reject(refusal.reason, 1)
+            self._feed.progress.reject(refusal.reason, 1)
         progress.ended.append(start.key)
         return []
 
@@ -148,7 +148,7 @@ class Delivery:
         """The halves instead, until what the server refuses stands alone: a dead letter."""
         if len(batch) > 1:
             return [partial(self._send, run, half) for half in batch.halves()]
-        self._feed.reject(reason, 1)
+        self._feed.progress.reject(reason, 1)
         self._feed.write_dead_letter(
             {
                 "run_id": batch.run_id,

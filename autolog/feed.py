@@ -215,14 +215,10 @@ class Feed:
         if upload not in self.progress.uploads[1:]:
             self.progress.uploads.append(upload)
 
-    def reject(self, reason: str, values: int) -> None:
-        """Count values that the server refused."""
-        self.progress.rejected[reason] = self.progress.rejected.get(reason, 0) + values
-
     def hold(self, run_key: str, reason: str, values: int) -> None:
         """Count values of a run that is set aside."""
         self.held.add(run_key)
-        self.reject(reason, values)
+        reason = self.progress.reject(reason, values)
         counts = self.progress.held.setdefault(run_key, {})
         counts[reason] = counts.get(reason, 0) + values
 

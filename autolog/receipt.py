@@ -12,6 +12,9 @@ from autolog.journal import files, progress
 from autolog.journal.root import SHIPPER_STATE
 from autolog.journal.writer import Journal
 
+_SHOWN = 3
+"""How many reasons a line has room for."""
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -35,9 +38,17 @@ class Receipt:
     def __str__(self) -> str:
         parts = [f"{self.logged} logged", f"{self.acknowledged} stored"]
         parts += [f"{self.pending} pending"] if self.pending else []
-        parts += [f"{n} refused ({why})" for why, n in self.rejected.items()]
-        parts += [f"{n} dropped ({why})" for why, n in self.dropped.items()]
-        return ", ".join(parts)
+        return ", ".join(
+            parts + _counts("refused", self.rejected) + _counts("dropped", self.dropped)
+        )
+
+
+def _counts(what: str, by_reason: Mapping[str, int]) -> list[str]:
+    """A part for each of the most frequent reasons, and one for the rest."""
+    ranked = sorted(by_reason.items(), key=lambda pair: -pair[1])
+    rest = sum(count for _, count in ranked[_SHOWN:])
+    parts = [f"{count} {what} ({reason})" for reason, count in ranked[:_SHOWN]]
+    return [*parts, f"{rest} {what} for other reasons"] if rest else parts
 
 
 def account(journals: Iterable[Journal]) -> Receipt:

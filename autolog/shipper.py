@@ -270,7 +270,7 @@ class Shipper:
         run_key, file, _ = entry
         is_ours = file == params_file.spooled_name(run_key)
         if refusal:
-            source.feed.reject(refusal, 0 if is_ours else 1)
+            source.feed.progress.reject(refusal, 0 if is_ours else 1)
         elif not is_ours:
             source.feed.progress.acknowledged += 1
         source.feed.progress.uploads.remove(entry)

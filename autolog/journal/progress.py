@@ -16,7 +16,9 @@ from autolog.journal import files
 from autolog.journal.layout import PROGRESS
 
 _MOST_DAMAGE = 100
+_MOST_REASONS = 20
 _LONGEST_REASON = 200
+_OTHERS = "other reasons, see rejected.jsonl"
 
 
 @dataclass(slots=True)
@@ -46,6 +48,17 @@ class Progress:
     def settled(self) -> int:
         """Values that the server has stored or refused."""
         return self.acknowledged + sum(self.rejected.values())
+
+    def reject(self, reason: str, values: int) -> str:
+        """Count values as refused; returns the reason that they stand under.
+
+        A server may say something else of each value: past so many reasons one stands for the rest.
+        """
+        reason = reason[:_LONGEST_REASON]
+        if reason not in self.rejected and len(self.rejected) >= _MOST_REASONS:
+            reason = _OTHERS
+        self.rejected[reason] = self.rejected.get(reason, 0) + values
+        return reason
 
     def note_damage(self, reason: str) -> bool:
         """Add a line to `damage`; False when it stands there already or there are too many."""
