@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from autolog import guard, settings
+from autolog.journal.root import is_remote
 from autolog.receipt import Receipt, shipper_state
 from autolog.recorder import Run
 
@@ -19,6 +20,16 @@ class Announcer:
         self._receipt = receipt
         self._ended = 0
         self._waiting: int | None = None
+
+    def root_chosen(self, root: Path, configured: Path | None) -> None:
+        """Say where journals are, if that is not where they should be."""
+        if configured is not None and root != configured:
+            guard.say(f"{configured} cannot be used; journals are in {root}")
+        if is_remote(root):
+            guard.say(
+                f"{root} is on a filesystem of the network, which can hold a training up; "
+                "set AUTOLOG_DIR to a folder on a local disk"
+            )
 
     def run_started(self, run: Run) -> None:
         """Say where the first run goes; one that a parent process opened was said there."""

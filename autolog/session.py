@@ -166,8 +166,7 @@ class Session:
         try:
             if self._root is None:
                 self._root = journal_root(self.settings.dir)
-                if self.settings.dir is not None and self._root != self.settings.dir:
-                    guard.say(f"{self.settings.dir} cannot be used; journals are in {self._root}")
+                self._announcer.root_chosen(self._root, self.settings.dir)
             name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)

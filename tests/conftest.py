@@ -19,7 +19,10 @@ import autolog.guard
 
 os.environ.update(QUIET_MLFLOW)
 
-_OUTSIDE = ("AUTOLOG_", "AZUREML_", "DATABRICKS_", "MLFLOW_", "PYTHONPATH")
+_OUTSIDE = (
+    *("AUTOLOG_", "AZUREML_", "DATABRICKS_", "KUBERNETES_", "MLFLOW_", "SLURM_"),
+    *("RANK", "WORLD_SIZE", "PYTHONPATH"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -294,6 +297,41 @@ def test_an_active_mlflow_run_takes_what_is_logged_and_is_left_to_its_owner(
         name: experiment.values(run, "m", 2 if name == "first" else 1) for name, run in runs.items()
     }
     assert values == {"first": [1.0, 3.0], "nested": [2.0], "second": [4.0], own: [5.0]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KUBERNETES_SERVICE_HOST", "AZUREML_RUN_ID", "SLURM_JOB_ID", "DATABRICKS_RUNTIME_VERSION"],
+)
+def test_a_job_of_a_platform_goes_away_with_its_process(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each platform is known by its variable."""
+    assert not settings.is_ephemeral()
+    monkeypatch.setenv(name, "7")
+    assert settings.is_ephemeral()
+
+
+def test_a_container_goes_away_with_its_first_process(tmp_path: Path) -> None:
+    """The first process and its children are known to end with it, others are not."""
+    script = tmp_path / "inside.py"
+    script.write_text("from autolog import settings; print(settings.is_ephemeral())")
+    python = f"{sys.executable} {script}"
+    mark = "mount -t tmpfs none /run && touch /run/.containerenv"
+    commands = f"{mark} && {python}; sh -c '{python}; true'; exec {python}"
+    inside = [
+        shutil.which("unshare") or "false",
+        "--mount",
+        "--pid",
+        "--fork",
+        "sh",
+        "-c",
+        commands,
+    ]
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("no container can be made here")
+    assert done.stdout.split() == ["True", "False", "True"]
 
 
 def test_the_environment_of_this_test_run_is_clean() -> None:

@@ -26,6 +26,9 @@ _KEY = "key"
 _DEPTH = 4
 """Folders below a root that may be journals: group, journal, run set aside; one more for whoever
 collects roots in a folder."""
+_MOUNTS = Path("/proc/self/mounts")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How a space stands there."""
 _REMOTE = frozenset(
     "nfs nfs4 cifs smb3 smbfs fuse.sshfs fuse.s3fs fuse.blobfuse fuse.blobfuse2 fuse.gcsfuse"
     " fuse.goofys fuse.rclone lustre gpfs beegfs ceph fuse.ceph glusterfs fuse.glusterfs afs 9p"
@@ -123,12 +126,15 @@ def filesystem(place: Path) -> str:
     """The type of the filesystem that holds a path, as the kernel names it; "" if unknown."""
     best, kind = "", ""
     try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        mounts, inside = (
+            _MOUNTS.read_text(encoding="utf-8", errors="replace"),
+            f"{place.resolve()}/",
+        )
     except OSError:
         return ""
     for line in mounts.splitlines():
         _, mount, name, *_ = line.split(" ")
-        inside = f"{place}/".startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
+        mount = _OCTAL.sub(lambda code: chr(int(code[1], 8)), mount)
+        if inside.startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
             best, kind = mount, name
     return kind
