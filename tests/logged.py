@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support import Point
+
 from autolog.journal import layout
 from autolog.journal.owner import Life
 from autolog.journal.reader import Reader
@@ -42,6 +44,18 @@ def logged_runs(home: Path) -> list[LoggedRun]:
     """
     controls = sorted(home.glob(f"*/*/{layout.CONTROL}"))
     return [run for control in controls for run in _runs_of(control.parent)]
+
+
+def logged_points(journal: Path) -> set[Point]:
+    """Every value in a journal whose owner is dead and of which nothing is sent."""
+    decoder = Decoder()
+    decoded = [decoder.decode(frame.body) for frame in Reader(journal).frames(Life.DEAD)]
+    return {
+        Point(key, record.step, record.timestamp, value)
+        for record in decoded
+        if isinstance(record, Metrics)
+        for key, value in zip(record.keys, record.values, strict=True)
+    }
 
 
 def _runs_of(journal: Path) -> list[LoggedRun]:

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import autolog
+from logged import logged_points
 from support import MlflowServer, eventually, run_script, start_script
-from trainings import arrives, fresh_name, group_of, run_named, ship, shippers, stored, train
+from trainings import arrives, fresh_name, run_named, shippers, stored, train
+
+from autolog.journal.root import journals
 
 if TYPE_CHECKING:
     import subprocess
@@ -132,9 +136,12 @@ def abandoned(
 def test_what_both_left_behind_is_sent_by_hand(
     abandoned: tuple[str, int], faulty: FaultyProxy, mlflow_server: MlflowServer, autolog_home: Path
 ) -> None:
-    """With training and shipper killed, shipping in a fresh process brings all and ends the run."""
-    ship(group_of(autolog_home), faulty.url)
+    """With training and shipper killed, `autolog sync` brings each value as it was logged."""
+    (journal,) = journals(autolog_home)
+    logged = logged_points(journal)
+    autolog("sync", env={"MLFLOW_TRACKING_URI": faulty.url}, code=0)
     assert has_all_that_returned(mlflow_server, *abandoned)
+    assert mlflow_server.points(run_named(mlflow_server, abandoned[0]).info.run_id) == logged
     assert failed_at_its_last_record(mlflow_server, abandoned[0])
 
 
