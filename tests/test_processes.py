@@ -277,6 +277,42 @@ def test_hooks_are_silent_in_workers_that_did_not_ask(
     assert experiment.points(runs["parent"]) == set()
 
 
+@forks
+def test_workers_of_a_data_loader_log_into_the_open_run(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """Calls from within a dataset are there once; the training beside them is the only one."""
+    experiment.script(
+        """
+        import torch
+        from torch.utils.data import DataLoader, Dataset
+        import autolog
+
+        class Rows(Dataset):
+            def __len__(self):
+                return 20
+            def __getitem__(self, index):
+                autolog.log_metric("row", float(index), step=index)
+                return torch.ones(2) * index, torch.ones(1)
+
+        autolog.enable()
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        loader = DataLoader(Rows(), batch_size=5, num_workers=2, multiprocessing_context="fork")
+        with autolog.run("loaded"):
+            for _ in range(2):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    torch.nn.functional.mse_loss(model(x), y).backward()
+                    optimizer.step()
+        """,
+        tmp_path,
+    )
+    run = experiment.only_run()
+    assert len(experiment.values(run, "epoch_loss", 2)) == 2
+    assert experiment.values(run, "row", 40) == [float(row // 2) for row in range(40)]
+
+
 def test_workers_of_a_parent_that_does_not_log_send_by_themselves(
     experiment: Experiment, tmp_path: Path
 ) -> None:
