@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from autolog.exporters import Rejected, Retryable, wire
 from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
+from autolog.settings import without_userinfo
 
 if TYPE_CHECKING:
     from autolog.batching import Batch
@@ -249,5 +250,14 @@ class RestExporter(TrackingExporter):
                 f"{type(error).__name__}: the address, the proxy or a credential cannot be used"
             ) from None
         except OSError as error:
-            raise Retryable(f"{type(error).__name__}: {error}") from error
+            is_proxy = isinstance(error, requests.exceptions.ProxyError)
+            who = "the proxy" if is_proxy else without_userinfo(self._target)
+            raise Retryable(f"no answer from {who}: {_innermost(error)}") from error
         return wire.content(reply, method)
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong first, without the names of those who passed it on."""
+    while (reason := error.__cause__ or error.__context__) is not None:
+        error = reason
+    return f"{error}" or type(error).__name__
