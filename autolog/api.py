@@ -238,10 +238,21 @@ def shutdown(timeout: float = 60.0) -> Receipt:
 
 
 def status() -> dict[str, Any]:
-    """What is on, what is open, the receipt so far, errors of ours, and where the journals are."""
+    """What goes on now, without waiting for anybody; not for programs to store.
+
+    Returns:
+        ``enabled``; ``instrumented`` modules; names of ``open_runs``; the ``receipt`` so far;
+        ``internal_errors``, counted by place; folders of ``journals``; and by group ``shippers``:
+        pid, whether the server is ``down``, the ``problem`` with it, values ``stored``.
+    """
     return session.get().status()
 
 
 def config() -> dict[str, Origin]:
-    """Each setting with its value and where that came from."""
+    """Each setting, tracking URI and experiment included, with its value and where that came from.
+
+    Returns:
+        By name a ``value``, passwords left out, and its ``origin``: ``"argument"``, a variable's
+        or function's name, or ``"default"``, with the reason where a variable cannot be used.
+    """
     return session.get().config()
