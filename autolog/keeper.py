@@ -74,11 +74,12 @@ class Sender:
                 guard.say_once("no process", f"no process can be started, a thread sends ({error})")
             else:
                 return
-        module = importlib.import_module(_SHIPPER)
-        self._thread = threading.Thread(
-            target=module.ship, args=(self.group, self._uri), name="autolog-shipper", daemon=True
-        )
+        self._thread = threading.Thread(target=self._ship, name="autolog-shipper", daemon=True)
         self._thread.start()
+
+    def _ship(self) -> None:
+        with guard.shield("shipper", firm=True):
+            importlib.import_module(_SHIPPER).ship(self.group, self._uri)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         log = os.open(self.group / SHIPPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

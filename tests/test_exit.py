@@ -181,6 +181,26 @@ def test_silent_is_silent(faulty: FaultyProxy, tmp_path: Path) -> None:
     assert said == ""
 
 
+def test_a_journal_taken_away_stops_nothing(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    """Who removes the folder under a training loses values and gets marked lines, no traceback."""
+    source = """
+        import os, shutil
+        import autolog
+        autolog.enable(exit_timeout=3)
+        autolog.log_metric("loss", 1.0)
+        while os.path.exists(os.environ["AUTOLOG_DIR"]):
+            shutil.rmtree(os.environ["AUTOLOG_DIR"], ignore_errors=True)
+        for step in range(10_000):
+            autolog.log_metrics({f"m{i}": 0.5 for i in range(10)}, step=step)
+        autolog.log_artifact(__file__)
+    """
+    env = {"MLFLOW_TRACKING_URI": mlflow_server.url, "AUTOLOG_SEGMENT_SIZE": str(1 << 16)}
+    done = run_script(source, cwd=tmp_path, env=env)
+    assert done.returncode == 0
+    assert all(line.startswith("autolog: ") for line in done.stderr.splitlines()), done.stderr
+    assert "dropped" in done.stderr
+
+
 @pytest.mark.parametrize("line", ["out=$({}); echo got $out", "{} | tee out.txt", "{} 2>&1 | cat"])
 def test_a_shell_does_not_wait_for_the_shipper(
     line: str, faulty: FaultyProxy, tmp_path: Path, autolog_home: Path
@@ -249,7 +269,10 @@ SHORT_FIT = """
 
 
 def test_a_short_fit_is_not_held_up_by_a_local_store(tmp_path: Path) -> None:
-    """With a new sqlite store a 60 ms fit ends 2.5 s later at most and is visible 6 s after."""
+    """With a new sqlite store a 60 ms fit ends 2.5 s later at most and is visible 6 s after.
+
+    On a machine that is too busy for that, mlflow itself says how long a new store takes there.
+    """
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SHORT_FIT))
     seconds = {}
@@ -273,8 +296,21 @@ def test_a_short_fit_is_not_held_up_by_a_local_store(tmp_path: Path) -> None:
     more = seconds["logged"] - seconds["plain"]
     print(f"{more:.2f} s more, visible after {visible:.2f} s")  # noqa: T201 - a figure to report
     assert more <= 2.5 + NOISE_SECONDS
-    assert visible <= 6 + 6 * NOISE_SECONDS
+    assert visible <= 6 or visible <= 2 * _seconds_of_mlflow(tmp_path)
     assert tables == _rows(database, "SELECT version_num FROM alembic_version")
+
+
+def _seconds_of_mlflow(folder: Path) -> float:
+    """How long mlflow by itself takes to log a value to a new sqlite store."""
+    source = """
+        import mlflow
+        mlflow.set_tracking_uri("sqlite:///of-mlflow.db")
+        with mlflow.start_run():
+            mlflow.log_metric("m", 1.0)
+    """
+    started = time.perf_counter()
+    assert run_script(source, cwd=folder, timeout=120).returncode == 0
+    return time.perf_counter() - started
 
 
 def _rows(database: Path, query: str) -> list[tuple[str]]:
