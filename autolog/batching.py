@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from autolog.records import Metrics, Params, Tags
+from autolog.records import Link, Metrics, Params, Tags
 
 _Item = TypeVar("_Item")
 
 _METRIC_OVERHEAD = 128
 """Field names, punctuation, the longest float64 (24) and two of the longest int64 (20 each)."""
+_LINK_OVERHEAD = 64
 _PAIR_OVERHEAD = 24
 _ENVELOPE = 512
 """Room for the run id and the outermost object."""
@@ -30,6 +31,7 @@ class Metric(NamedTuple):
     timestamp: int
     """Milliseconds since the epoch."""
     step: int
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +112,23 @@ def batches(
         yield Batch(run_id, params=pairs)
     for pairs in _chunks(tags.items(), _sizes(tags), limits.tags, limits.bytes):
         yield Batch(run_id, tags=pairs)
-    widths = {key: _METRIC_OVERHEAD + _size(key) for key in {metric.key for metric in metrics}}
-    sizes = [widths[metric.key] for metric in metrics]
+    widths = {series: _width(*series) for series in {(m.key, m.link) for m in metrics}}
+    sizes = [widths[metric.key, metric.link] for metric in metrics]
     for points in _chunks(metrics, sizes, limits.metrics, limits.bytes):
         yield Batch(run_id, metrics=points)
 
 
 def _points(record: Metrics) -> Iterator[Metric]:
-    for key, value in zip(record.keys, record.values, strict=True):
+    links = record.links or (None,) * len(record.keys)
+    for key, value, link in zip(record.keys, record.values, links, strict=True):
         # One NaN object for all: NaN equals only itself, and two equal points must be equal here.
-        yield Metric(key, math.nan if math.isnan(value) else value, record.timestamp, record.step)
+        number = math.nan if math.isnan(value) else value
+        yield Metric(key, number, record.timestamp, record.step, link)
+
+
+def _width(key: str, link: Link | None) -> int:
+    linked = 0 if link is None else _LINK_OVERHEAD + sum(_size(part) for part in link if part)
+    return _METRIC_OVERHEAD + _size(key) + linked
 
 
 def _sizes(pairs: dict[str, str]) -> list[int]:

@@ -16,7 +16,7 @@ from autolog.batching import Batch, batches
 from autolog.exporters import Exporter, Rejected, Retryable, RunRefused
 from autolog.feed import Data, Entry, Feed
 from autolog.journal import layout
-from autolog.records import Artifact, Metrics, Params, Record, RunEnd, Tags
+from autolog.records import Artifact, Inputs, Metrics, Params, Record, RunEnd, Status, Tags
 
 _SUSPECT_TRIES = 3
 _PROBE = (("autolog.probe", "1"),)
@@ -95,6 +95,8 @@ class Delivery:
                 data.append(params_file.fit_tags(record, limits))
             elif isinstance(record, Artifact):
                 files.append(partial(self._queue, run, record))
+            elif isinstance(record, Inputs):
+                files.append(partial(self._log_inputs, run, record))
             elif isinstance(record, RunEnd):
                 ends.append(partial(self._end, run, record))
         sends = list(batches(self._feed.progress.run_ids[start.key], data, limits))
@@ -131,15 +133,35 @@ class Delivery:
             self._feed.queue_upload(key, params_file.spooled_name(key), params_file.NAME)
         return []
 
-    def _end(self, run: int, end: RunEnd) -> list[Step]:
-        start, progress = self._feed.start_of(run), self._feed.progress
-        if not start.owned or start.key in progress.ended or self._is_held(run):
+    def _log_inputs(self, run: int, inputs: Inputs) -> list[Step]:
+        if self._is_held(run):
             return []
+        run_id = self._feed.progress.run_ids[self._feed.start_of(run).key]
         try:
-            self._exporter.end_run(progress.run_ids[start.key], end.status, end.timestamp)
-        except (Rejected, RunRefused) as refusal:
+            self._exporter.log_inputs(run_id, inputs.content)
+        except Rejected as refusal:
             self._feed.progress.reject(refusal.reason, 1)
-        progress.ended.append(start.key)
+            self._dead_letter(run_id, refusal.reason, inputs=inputs.content)
+        except RunRefused as refusal:
+            self._set_aside(run, refusal.reason)
+        else:
+            self._acknowledge(run, 1)
+        return []
+
+    def _end(self, run: int, end: RunEnd) -> list[Step]:
+        key, progress = self._feed.start_of(run).key, self._feed.progress
+        if self._is_held(run):
+            return []
+        if end.status != Status.LEFT:
+            try:
+                self._exporter.end_run(progress.run_ids[key], end.status, end.timestamp)
+            except (Rejected, RunRefused) as refusal:
+                self._feed.progress.reject(refusal.reason, 1)
+        is_listed = key in progress.ended
+        if end.status == Status.RUNNING and is_listed:
+            progress.ended.remove(key)
+        elif end.status != Status.RUNNING and not is_listed:
+            progress.ended.append(key)
         return []
 
     # -- what a server refuses -------------------------------------------------------------------
@@ -149,16 +171,17 @@ class Delivery:
         if len(batch) > 1:
             return [partial(self._send, run, half) for half in batch.halves()]
         self._feed.progress.reject(reason, 1)
-        self._feed.write_dead_letter(
-            {
-                "run_id": batch.run_id,
-                "metrics": [metric._asdict() for metric in batch.metrics],
-                "params": dict(batch.params),
-                "tags": dict(batch.tags),
-                "reason": reason,
-            }
+        self._dead_letter(
+            batch.run_id,
+            reason,
+            metrics=[metric._asdict() for metric in batch.metrics],
+            params=dict(batch.params),
+            tags=dict(batch.tags),
         )
         return []
+
+    def _dead_letter(self, run_id: str, reason: str, **content: object) -> None:
+        self._feed.write_dead_letter({"run_id": run_id, **content, "reason": reason})
 
     def _examine(self, step: Step, problem: Retryable) -> list[Step]:
         """Take a server error for a refusal where the server is well otherwise, else raise it.
@@ -199,6 +222,6 @@ def values_in(records: Iterable[Record]) -> int:
             count += len(record.params)
         elif isinstance(record, Tags):
             count += len(record.tags)
-        elif isinstance(record, Artifact):
+        elif isinstance(record, (Artifact, Inputs)):
             count += 1
     return count

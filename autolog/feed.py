@@ -74,6 +74,12 @@ class _RunState:
     newest: int
     ended: bool = False
 
+    def take_note(self, record: Record) -> None:
+        if isinstance(record, (Metrics, RunEnd)):
+            self.newest = max(self.newest, record.timestamp)
+        if isinstance(record, RunEnd):
+            self.ended = record.status != Status.RUNNING
+
 
 @dataclass(slots=True)
 class Feed:
@@ -267,9 +273,7 @@ class Feed:
         if state is None:
             self._damaged(frame, f"{type(record).__name__} of unknown run {record.run}")
             return None
-        if isinstance(record, (Metrics, RunEnd)):
-            state.newest = max(state.newest, record.timestamp)
-        state.ended = state.ended or isinstance(record, RunEnd)
+        state.take_note(record)
         return record
 
     def _orphans(self) -> list[RunEnd]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
-from autolog.journal import progress
 from autolog.recorder import Run
-
-_POLL = 0.05
+from autolog.waiting import until_stored
 
 
 class Point(NamedTuple):
@@ -40,10 +37,7 @@ class RunHandle:
     @property
     def run_id(self) -> str | None:
         """The server's id; None until the server has created the run."""
-        if self._run is None:
-            return None
-        known = progress.load(self._run.journal.folder).run_ids
-        return self._run.start.run_id or known.get(self._run.key)
+        return None if self._run is None else self._run.run_id
 
     @property
     def status(self) -> str:
@@ -97,9 +91,7 @@ class RunHandle:
     def _sent(self, run: Run, timeout: float) -> Any:
         """The run as mlflow reads it, once everything logged so far is sent."""
         journal = run.journal
-        tail, deadline = journal.request_flush(), time.monotonic() + timeout
-        while progress.load(journal.folder).cursor < tail and time.monotonic() < deadline:
-            time.sleep(_POLL)
+        until_stored(journal, journal.tail, timeout)
         run_id = self.run_id
         if run_id is None:
             raise TimeoutError(

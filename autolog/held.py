@@ -61,7 +61,7 @@ def _frames(start: RunStart, content: Sequence[Record]) -> Iterator[bytes]:
     yield layout.frame(records.encode(start))
     for record in content:
         if isinstance(record, Metrics):
-            yield layout.frame(records.encode_keys(0, record.keys))
+            yield layout.frame(records.encode_keys(0, record.keys, record.links))
             pack = records.metrics_packer(len(record.keys))
             yield layout.frame(
                 pack(records.METRICS, record.run, 0, record.timestamp, record.step, *record.values)

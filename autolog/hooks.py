@@ -17,6 +17,7 @@ INTEGRATIONS: Mapping[str, str] = {
     "lightning.pytorch": "autolog.callbacks.lightning",
     "pytorch_lightning": "autolog.callbacks.lightning",
     "torch": "autolog.callbacks.torch",
+    "mlflow": "autolog.store",
 }
 """Module that an integration instruments: module that is the integration."""
 

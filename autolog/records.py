@@ -10,8 +10,9 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
-RUN, KEYS, METRICS, PARAMS, TAGS, ARTIFACT, END = range(1, 8)
+RUN, KEYS, METRICS, PARAMS, TAGS, ARTIFACT, END, INPUTS = range(1, 9)
 
 _KEY = re.compile(r"[0-9a-f]{32}")  # becomes the name of a folder
 _HEAD = struct.Struct("<BIIqq")  # kind, run, keys, timestamp, step; then one float64 a key
@@ -23,6 +24,19 @@ class Status:
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     KILLED = "KILLED"
+
+    RUNNING = "RUNNING"
+    """It goes on: it was resumed."""
+    LEFT = "LEFT"
+    """Our own word: the process ended and leaves the run, as it is, to whoever goes on with it."""
+
+
+class Link(NamedTuple):
+    """The model and the dataset that MLflow ties the values of a metric to."""
+
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,8 @@ class Metrics:
     values: tuple[float, ...]
     step: int
     timestamp: int
+    links: tuple[Link | None, ...] = ()
+    """One a name, or none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +103,31 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """Datasets and models that a run used."""
+
+    run: int
+    content: str
+    """The body of MLflow's ``runs/log-inputs``, without the run's id: JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
-    """A run ended."""
+    """A run ended, or its status changed in another way that `Status` names."""
 
     run: int
     status: str
     timestamp: int
 
 
-Record = RunStart | Metrics | Params | Tags | Artifact | RunEnd
+Record = RunStart | Metrics | Params | Tags | Artifact | Inputs | RunEnd
 
 _JSON: dict[int, type] = {
     RUN: RunStart,
     PARAMS: Params,
     TAGS: Tags,
     ARTIFACT: Artifact,
+    INPUTS: Inputs,
     END: RunEnd,
 }
 _KIND = {cls: kind for kind, cls in _JSON.items()}
@@ -117,9 +143,10 @@ def encode(record: Record) -> bytes:
     return bytes([_KIND[type(record)]]) + text.encode("utf-8", "surrogatepass")
 
 
-def encode_keys(number: int, keys: tuple[str, ...]) -> bytes:
-    """The body that gives a tuple of metric names its number in this segment."""
-    text = json.dumps([number, keys], ensure_ascii=False, separators=(",", ":"))
+def encode_keys(number: int, keys: tuple[str, ...], links: tuple[Link | None, ...] = ()) -> bytes:
+    """The body that gives a tuple of metric names, with their links, its number in this segment."""
+    content = [number, keys, links] if any(links) else [number, keys]
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return bytes([KEYS]) + text.encode("utf-8", "surrogatepass")
 
 
@@ -132,7 +159,7 @@ class Decoder:
     """Turns the bodies of one segment, in their order, back into records."""
 
     def __init__(self) -> None:
-        self._keys: dict[int, tuple[str, ...]] = {}
+        self._keys: dict[int, tuple[tuple[str, ...], tuple[Link | None, ...]]] = {}
 
     def decode(self, body: bytes) -> Record | None:
         """The record of a body; None for one that only declares metric names.
@@ -150,24 +177,35 @@ class Decoder:
         except (IndexError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
             raise Malformed(f"{type(error).__name__}: {error}") from None
 
-    def _declare(self, number: object, keys: object) -> None:
+    def _declare(self, number: object, keys: object, links: object = ()) -> None:
         if type(number) is not int or not isinstance(keys, list):
             raise TypeError("a number and a list of names are expected")
-        self._keys[number] = tuple(map(_text, keys))
+        if links and not (isinstance(links, list) and len(links) == len(keys)):
+            raise TypeError("a link a name is expected")
+        given = tuple(map(_link, links)) if isinstance(links, list) else ()
+        self._keys[number] = tuple(map(_text, keys)), given
 
     def _metrics(self, body: bytes) -> Metrics:
         _, run, number, timestamp, step = _HEAD.unpack_from(body)
-        keys = self._keys[number]
+        keys, links = self._keys[number]
         values = struct.unpack_from(f"<{len(keys)}d", body, _HEAD.size)
         if len(body) != _HEAD.size + 8 * len(keys):
             raise ValueError("length and names disagree")
-        return Metrics(run, keys, values, step, timestamp)
+        return Metrics(run, keys, values, step, timestamp, links)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} where text belongs")
     return value
+
+
+def _link(value: object) -> Link | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} where a link belongs")
+    return Link(*(None if part is None else _text(part) for part in value))
 
 
 def _checked(record: Record) -> Record:

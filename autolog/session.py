@@ -45,6 +45,7 @@ class Session:
         self.settings, self.origins = settings.resolve({}, settings.environment())
         self.recorder = Recorder(self.settings, self._journal_for)
         self.recorder.run_tags = _context_tags
+        self.recorder.exit_status = lambda: self._exit_watch.status
         self._announcer = Announcer(self.receipt)
         self.recorder.on_start.append(self._announcer.run_started)
         self.recorder.on_end.append(self._announcer.run_ended)
@@ -257,6 +258,7 @@ class Session:
     def _at_exit(self) -> None:
         with guard.shield("exit", firm=True):
             self._end_all(self._exit_watch.status)
+            self.recorder.leave_others()
             if not self.journals or self.recorder.is_child:
                 return
             is_offline = self.settings.mode == "offline"

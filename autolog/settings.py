@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 MODES = ("process", "thread", "offline")
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
+_PROMISE = "autolog-experiment:"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -215,9 +216,23 @@ def target(experiment: str | None = None) -> Target:
     if experiment:
         return Target(uri, experiment)
     chosen, origin = active_experiment()
+    if chosen is None:
+        return Target(uri)
     if origin == _EXPERIMENT_NAME:
         return Target(uri, str(chosen))
-    return Target(uri, None, None if chosen is None else str(chosen))
+    return Target(uri, *name_and_id(str(chosen)))
+
+
+def promised_id(name: str) -> str:
+    """What stands for the id of an experiment while the server does not answer for it."""
+    return f"{_PROMISE}{name}"
+
+
+def name_and_id(experiment_id: str) -> tuple[str | None, str | None]:
+    """The name of an experiment with a `promised_id`, else the id: the other one is None."""
+    if experiment_id.startswith(_PROMISE):
+        return experiment_id.removeprefix(_PROMISE), None
+    return None, experiment_id
 
 
 def tracking_uri() -> Origin:
@@ -293,9 +308,11 @@ def adopted_run_id() -> str | None:
 
 def mlflow_active_run_id() -> str | None:
     """The run that the user's own code has open in MLflow, if any."""
-    mlflow = mlflow_module()
-    active = mlflow.active_run() if mlflow is not None else None
-    return active.info.run_id if active is not None else None
+    fluent: Any = sys.modules.get("mlflow.tracking.fluent")
+    # Not by mlflow.active_run(), which may name a run of ours.
+    stack = getattr(fluent, "_active_run_stack", None)
+    active = stack.get() if stack is not None else None
+    return str(active[-1].info.run_id) if active else None
 
 
 def run_name() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import sys
@@ -64,12 +65,8 @@ def autolog_home(
     os.environ.clear()
     os.environ.update(environment)
     end_started_scripts()
-    for process in _processes_in(home):
-        # The shipper, and its helper that uploads files.
-        if re.search(r"autolog\.(shipper|artifacts)", " ".join(process.cmdline())):
-            process.kill()
     try:
-        eventually(lambda: not _processes_in(home), 5)
+        eventually(lambda: _shippers_are_gone(home), 5)
         eventually(lambda: not _our_threads(), 5)
     except AssertionError:
         leaked = [*_processes_in(home), *_our_threads()]
@@ -91,6 +88,16 @@ def swallowed() -> Iterator[list[tuple[str, Exception]]]:
     guard.strict = guard.silent = False
     for place, error in errors:
         raise AssertionError(f"swallowed at {place}: {error!r}") from error
+
+
+def _shippers_are_gone(home: Path) -> bool:
+    """End the shippers, one that just starts too, and their helpers that upload files."""
+    left = _processes_in(home)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            if re.search(r"autolog\.(shipper|artifacts)", " ".join(process.cmdline())):
+                process.kill()
+    return not left
 
 
 def _end_session() -> None:

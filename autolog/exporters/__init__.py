@@ -75,6 +75,9 @@ class Exporter(Protocol):
     def export(self, batch: Batch) -> None:
         """Store a batch; on return it is stored. Raises `Rejected` too."""
 
+    def log_inputs(self, run_id: str, content: str) -> None:
+        """Store what a run used: see `Inputs`; safe to call again. Raises `Rejected` too."""
+
     def end_run(self, run_id: str, status: str, timestamp: int) -> None:
         """Set a run's status and end time, in ms since the epoch; safe to call again."""
 

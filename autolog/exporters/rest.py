@@ -217,6 +217,10 @@ class RestExporter(TrackingExporter):
         """See `TrackingExporter`."""
         self._call("POST", "runs/log-batch", wire.encode(batch))
 
+    def log_inputs(self, run_id: str, content: str) -> None:
+        """See `Exporter.log_inputs`."""
+        self._call("POST", "runs/log-inputs", wire.body({**wire.inputs(content), "run_id": run_id}))
+
     def _call(
         self,
         method: str,

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolog.exporters import Rejected, Retryable, refusal
+from autolog.exporters import Rejected, Retryable, refusal, wire
 from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class StoreExporter(TrackingExporter):
             resolve: Callable[..., Any] = _get_store
             root = _artifact_root(self._target)
             _make_database(self._target, lambda uri: resolve(uri, root))
-            return resolve(self._target, root)
+            store = resolve(self._target, root)
+            # In the user's own process it may be a proxy that would write to the journal again.
+            return getattr(store, "__wrapped__", store)
         except Exception as error:
             # A missing driver, a refused folder, a locked file: mended without touching the data.
             raise Retryable(f"{type(error).__name__}: {error}") from error
@@ -98,10 +100,24 @@ class StoreExporter(TrackingExporter):
 
         pairs = batch.params + batch.tags
         _check_text(*(m.key for m in batch.metrics), *chain.from_iterable(pairs))
-        metrics = [Metric(m.key, m.value, m.timestamp, m.step) for m in batch.metrics]
+        metrics = [
+            # MLflow 2 knows no links, and gets none.
+            Metric(m.key, m.value, m.timestamp, m.step, **(m.link._asdict() if m.link else {}))
+            for m in batch.metrics
+        ]
         params = [Param(*pair) for pair in batch.params]
         tags = [RunTag(*pair) for pair in batch.tags]
         self._call("log_batch", batch.run_id, metrics, params, tags)
+
+    def log_inputs(self, run_id: str, content: str) -> None:
+        """See `Exporter.log_inputs`."""
+        given = wire.inputs(content)
+        try:
+            datasets = list(map(_dataset_input, given["datasets"]))
+            models = list(map(_model_input, given["models"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Rejected(f"no inputs of a run: {error}") from error
+        self._call("log_inputs", run_id, datasets, *([models] if models else []))
 
     def close(self) -> None:
         """Does nothing: mlflow shares a store's connections with the whole process."""
@@ -124,6 +140,19 @@ class StoreExporter(TrackingExporter):
             raise refusal(status, error.error_code, error.message) from error
         except Exception as error:
             raise Retryable(f"{type(error).__name__}: {error}", suspect=True) from error
+
+
+def _dataset_input(given: Mapping[str, Any]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    tags = [InputTag(tag["key"], tag["value"]) for tag in given.get("tags", ())]
+    return DatasetInput(Dataset(**given["dataset"]), tags)
+
+
+def _model_input(given: Mapping[str, Any]) -> Any:
+    from mlflow.entities import LoggedModelInput
+
+    return LoggedModelInput(given["model_id"])
 
 
 def _check_text(*texts: str) -> None:

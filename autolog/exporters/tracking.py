@@ -62,6 +62,10 @@ class TrackingExporter(ABC):
         """Store a batch."""
 
     @abstractmethod
+    def log_inputs(self, run_id: str, content: str) -> None:
+        """See `Exporter.log_inputs`."""
+
+    @abstractmethod
     def close(self) -> None:
         """See `Exporter.close`."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import requests
 
     from autolog.batching import Batch, Metric
+    from autolog.records import Link
 
 _INT64 = 1 << 63
 _QUOTED_REPLY = 1000
@@ -41,10 +42,17 @@ def encode(batch: Batch) -> bytes:
 
 
 def _metric(name: str, metric: Metric) -> str:
-    _, value, timestamp, step = metric
+    _, value, timestamp, step, link = metric
     if not (-_INT64 <= step < _INT64 and -_INT64 <= timestamp < _INT64):
         raise ValueError(f"step {step} or timestamp {timestamp} is beyond 64 bits")
-    return f'{{"key":{name},"value":{_number(value)},"timestamp":{timestamp:d},"step":{step:d}}}'
+    linked = "" if link is None else _linked(link)
+    numbers = f'"value":{_number(value)},"timestamp":{timestamp:d},"step":{step:d}'
+    return f'{{"key":{name},{numbers}{linked}}}'
+
+
+def _linked(link: Link) -> str:
+    fields = link._asdict().items()
+    return "".join(f',"{field}":{_text(value)}' for field, value in fields if value is not None)
 
 
 def _number(value: float) -> str:
@@ -68,6 +76,15 @@ def body(content: Mapping[str, object]) -> bytes:
         return json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise Rejected(f"cannot be sent as JSON: {error}") from error
+
+
+def inputs(text: str) -> dict[str, Any]:
+    """The content of an `Inputs` record. Raises `Rejected` for what is none."""
+    try:
+        given = json.loads(text)
+        return {key: list(given.get(key, ())) for key in ("datasets", "models")}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Rejected(f"no inputs of a run: {error}") from error
 
 
 def content(reply: requests.Response, method: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
 from autolog.settings import Settings, Target
 
+_MOST_KNOWN = 1000
+
 OpenJournal = Callable[[Target], "Journal | None"]
 
 
@@ -45,6 +47,8 @@ class Recorder:
         self.settings = chosen
         self.run_tags: Callable[[], dict[str, str]] = dict
         """Context tags for a run that starts now."""
+        self.exit_status: Callable[[], str] = lambda: Status.FINISHED
+        """How runs end that are still open when the process does, as far as it is known."""
         self.on_start: list[Callable[[Run], None]] = []
         self.on_end: list[Callable[[Run], None]] = []
         self.open_runs: list[Run] = []
@@ -52,8 +56,10 @@ class Recorder:
         self.last_run: Run | None = None
         self.is_enabled_here = False
         """Whether this very process, and not only its parent, called ``enable()``."""
-        self._adopted: dict[str, Run] = {}
-        """Runs that others opened and will end, by the server's id."""
+        self.others: dict[str, Run] = {}
+        """Runs that other code opened and will end, by each id that it knows them by."""
+        self._recent: deque[Run] = deque(maxlen=_MOST_KNOWN)
+        """The newest runs that we opened, those that have ended too."""
         self._fallback: Run | None = None
         """Where calls outside of every context go."""
         self._open_journal = open_journal
@@ -87,23 +93,34 @@ class Recorder:
             **(self.settings.extra_tags or {}),
             **(tags or {}),
         }
+        start = RunStart(
+            run=0,
+            key=uuid.uuid4().hex,
+            name=values.plain_text(name)[: values.NAME_LENGTH],
+            experiment=experiment or where.experiment,
+            experiment_id=where.experiment_id,
+            tags=tags,
+            parent_key=parent.key if parent else None,
+            run_id=run_id,
+            owned=run_id is None,
+            timestamp=time.time_ns() // 1_000_000,
+        )
+        return self.open(where, start, is_ours=run_id is None)
+
+    def open(
+        self, where: Target, start: RunStart, *, is_ours: bool, is_joined: bool = False
+    ) -> Run | None:
+        """Open a run that begins so, but for its number; None where no disk can hold a journal.
+
+        One that is not ours is never current by itself and never ended by us.
+        """
         with self._opening():
             journal = self._open_journal(where)
             if journal is None:
                 return None
-            start = RunStart(
-                run=next(journal.ids),
-                key=uuid.uuid4().hex,
-                name=values.plain_text(name)[: values.NAME_LENGTH],
-                experiment=experiment or where.experiment,
-                experiment_id=where.experiment_id,
-                tags=tags,
-                parent_key=parent.key if parent else None,
-                run_id=run_id,
-                owned=run_id is None,
-                timestamp=time.time_ns() // 1_000_000,
-            )
-            return self._opened(Run(journal, where, start))
+            run = Run(journal, where, replace(start, run=next(journal.ids)))
+            run.is_joined = is_joined
+            return self._opened(run, is_ours=is_ours)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
@@ -117,13 +134,14 @@ class Recorder:
         while self._waiting and not was_opening:
             self.on_current_run(self._waiting.popleft())
 
-    def _opened(self, run: Run) -> Run:
+    def _opened(self, run: Run, *, is_ours: bool) -> Run:
         with self._lock:
             self.last_run = run
-            if run.start.run_id is None:
+            if is_ours:
                 self.open_runs.append(run)
+                self._recent.append(run)
             else:
-                self._adopted[run.start.run_id] = run
+                self._remember(run.start.run_id or run.key, run)
         self._hand_down()
         for listener in self.on_start:
             listener(run)
@@ -143,6 +161,15 @@ class Recorder:
         for listener in self.on_end:
             listener(run)
 
+    def close(self, run: Run, status: str, end_time: int | None) -> None:
+        """End a run as a client of MLflow's asks, which knows nothing of what ends the program."""
+        noted = self.exit_status()
+        if run in self.open_runs:
+            self.end_run(run, status if noted == Status.FINISHED else noted)
+        else:
+            run.set_status(status, end_time)
+            self._hand_down()
+
     @contextlib.contextmanager
     def entered(self, run: Run) -> Iterator[None]:
         """Make a run the innermost one of this context."""
@@ -155,7 +182,7 @@ class Recorder:
     def context_run(self) -> Run | None:
         """The innermost open run that this context entered."""
         for run in reversed(self._stack.get()):
-            if run in self.open_runs or run in self._adopted.values():
+            if run.status is None:
                 return run
         return None
 
@@ -205,7 +232,48 @@ class Recorder:
         if run_id is None:
             return None
         with self._lock:
-            return self._adopted.get(run_id) or self.start_run(run_id, run_id=run_id)
+            return self.find(run_id) or self.start_run(run_id, run_id=run_id)
+
+    def own_run(self) -> Run | None:
+        """The run of ours that is current here, without opening one."""
+        run = self.context_run() or self._fallback
+        if run is not None and run in self.open_runs:
+            return run
+        if len(self.open_runs) == 1:
+            return self.open_runs[0]
+        return self._joined()
+
+    def known_runs(self) -> list[Run]:
+        """The runs that this process logs to or has logged to lately."""
+        return [*self._recent, *self.others.values()]
+
+    def forget(self, run_id: str) -> None:
+        """Ask the server for a run that was changed there, when it is next written to."""
+        run = self.find(run_id)
+        with self._lock:
+            self.others = {key: other for key, other in self.others.items() if other is not run}
+
+    def leave_others(self) -> None:
+        """The process ends; runs that it began for other code go on as they are."""
+        for run in set(self.others.values()) - {*self._recent}:
+            if run.start.owned and run.status is None:
+                run.set_status(Status.LEFT)
+
+    def find(self, run_id: str) -> Run | None:
+        """A run of this process by the server's id or by its key, if it is not long over."""
+        known = self.others.get(run_id)
+        if known is not None:
+            return known
+        for run in self.known_runs():
+            if run_id == run.key or (run_id != run.start.run_id and run_id == run.run_id):
+                self._remember(run_id, run)
+                return run
+        return None
+
+    def _remember(self, run_id: str, run: Run) -> None:
+        if len(self.others) >= _MOST_KNOWN:
+            self.others = {k: r for k, r in self.others.items() if r.status is None}
+        self.others[run_id] = run
 
     # -- trainings -------------------------------------------------------------------------------
 
@@ -303,7 +371,9 @@ class Recorder:
         """In the child: hooks fall silent; an explicit call joins the run open at the fork."""
         self._inherited = self._newest()
         self._is_forked, self.is_enabled_here = True, False
-        self.open_runs, self._adopted = [], {}
+        self.open_runs, self.others = [], {}
+        self._recent.clear()
+        self._stack.set(())
         self.last_run = self._fallback = None
         self._lock = threading.RLock()
         self._is_opening = False
@@ -312,7 +382,8 @@ class Recorder:
 
     def _newest(self) -> _Inherited | None:
         """What a child that starts now inherits."""
-        run = self.context_run() or (self.open_runs[-1] if self.open_runs else None)
+        begun = [run for run in self.others.values() if run.start.owned and run.status is None]
+        run = self.context_run() or next(reversed(self.open_runs or begun), None)
         return _Inherited(run.start, run.target) if run else self._parents_run()
 
     def _hand_down(self) -> None:
@@ -333,14 +404,8 @@ class Recorder:
         for run in self.open_runs:
             if run.key == inherited.start.key:
                 return run
-        with self._opening():
-            journal = self._open_journal(inherited.target)
-            if journal is None:
-                return None
-            start = replace(inherited.start, run=next(journal.ids), owned=False)
-            run = Run(journal, inherited.target, start)
-            run.is_joined = True
-            return self._opened(run)
+        start = replace(inherited.start, owned=False)
+        return self.open(inherited.target, start, is_ours=True, is_joined=True)
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
+import os  # noqa: TC003 - the types of the verbs resolve at run time
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolog import guard, records, settings, values
-from autolog.journal import layout
+from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
-from autolog.records import Artifact, Params, RunEnd, RunStart, Status, Tags
+from autolog.recorder.keys import KeyTable, KeyTuple
+from autolog.recorder.problems import Problems
+from autolog.recorder.spool import Spool
+from autolog.records import (
+    Artifact,
+    Inputs,
+    Link,
+    Metrics,
+    Params,
+    RunEnd,
+    RunStart,
+    Status,
+    Tags,
+)
 
 _FRAME = layout.HEADER.pack
 _PLAIN = frozenset((float, int, bool))
@@ -22,43 +34,18 @@ _MOST_KEY_TUPLES = 1024
 _PARAMS_A_RECORD = 100
 
 
-class Problems:
-    """What of one call cannot be logged; it speaks up when all that can be is logged.
+class Point(NamedTuple):
+    """One value as a client of MLflow's gives it."""
 
-    Counted, and said once for each reason and name; raised with `strict` where the user's own code
-    made the call.
-    """
-
-    def __init__(self, drop: Callable[[str, int], None], *, by_user: bool) -> None:
-        self._drop, self._may_raise = drop, by_user and guard.strict
-        self._found: list[tuple[str, values.BadValue]] = []
-
-    def add(self, reason: str, error: values.BadValue, *, count: int = 1, about: str = "") -> None:
-        """Note one problem that costs so many values."""
-        self._drop(reason, count)
-        self._found.append((f"{reason}:{about}", error))
-
-    def settle(self) -> None:
-        """Raise the first problem, or say each."""
-        for key, error in self._found:
-            if self._may_raise:
-                raise error
-            guard.say_once(key, f"not logged: {error}")
-
-
-class KeyTuple:
-    """The names of one kind of step, interned once in a journal."""
-
-    __slots__ = ("last_step", "number", "pack", "size")
-
-    def __init__(self, number: int, keys: tuple[str, ...]) -> None:
-        self.number, self.size = number, len(keys)
-        self.pack = records.metrics_packer(len(keys))
-        self.last_step: Any = -1
+    key: str
+    value: float
+    timestamp: int
+    step: int
+    link: Link | None
 
 
 class Run:
-    """One open run.
+    """One run.
 
     Every verb is safe from any thread and makes no I/O call, `log_artifact` excepted, which copies
     the file. Nothing here raises, save for bad values under ``strict``.
@@ -71,18 +58,24 @@ class Run:
         self.is_joined = False
         """Whether another process, the parent of this one, opened it."""
         self.user_keys: set[str] = set()
-        """Metric names that the user's own code logs here; hooks leave them alone."""
+        """Metric names that other code logs here; hooks leave them alone."""
         self.subject: Callable[[], object | None] | None = None
         """The object whose training used this run first, weakly."""
         self.next_epoch = 0
         self._lock = journal.lock
-        self._known: dict[tuple[str, ...], KeyTuple] = {}
+        self._keys = KeyTable(journal, self.key)
         self._users: dict[tuple[str, ...], KeyTuple] = {}
-        """Those of the known ones that the user's own code has logged."""
+        """What the user's own code has logged, for the shortest way."""
         self._params: dict[str, str] = {}
         self._changed: set[str] = set()
+        self._by_hooks: dict[str, tuple[int, float]] = {}
+        """Names that hooks log here, with their newest step and value."""
+        self._hook_params: set[str] = set()
         self._auto_steps: dict[str, int] = {}
         self._newest = start.timestamp
+        self._written = 0
+        self._run_id = start.run_id
+        self._spool = Spool(journal)
         journal.declare(self.key, layout.frame(records.encode(start)))
 
     # -- metrics -------------------------------------------------------------------------------
@@ -107,13 +100,13 @@ class Run:
     def log_hook_metrics(
         self, metrics: Mapping[str, Any], step: int, *, essential: bool = True
     ) -> None:
-        """Log what a framework reports, except for the names that the user's code logs here."""
+        """Log what a framework reports, except for the names that other code logs here."""
         renamed = {values.fitting_name(str(key)): value for key, value in metrics.items()}
         taken = self.user_keys.intersection(renamed)
         for key in taken:
             guard.say_once(
                 f"yours:{self.key}:{key}",
-                f"{key!r} is logged by your own code in this run; autolog leaves that name to it",
+                f"{key!r} is logged by other code in this run; autolog leaves that name to it",
             )
             del renamed[key]
         if renamed:
@@ -135,9 +128,11 @@ class Run:
             self._append(keys, tuple(good[key] for key in keys), at, essential)
             if by_user:
                 self.user_keys.update(keys)
-                with self._lock:
-                    if keys in self._known:
-                        self._users[keys] = self._known[keys]
+                known = self._keys.known(keys)
+                if known is not None:
+                    self._users[keys] = known
+            else:
+                self._by_hooks.update((key, (at, good[key])) for key in keys)
         problems.settle()
 
     def _good_numbers(
@@ -173,37 +168,30 @@ class Run:
         steps: dict[int, list[str]] = {}
         with self._lock:
             for key in keys:
-                logged = [known.last_step for names, known in self._known.items() if key in names]
-                at = self._auto_steps[key] = max(self._auto_steps.get(key, -1), *logged, -1) + 1
+                newest = max(self._auto_steps.get(key, -1), self._keys.last_step(key))
+                at = self._auto_steps[key] = newest + 1
                 steps.setdefault(at, []).append(key)
         return steps
 
     def _append(
         self, keys: tuple[str, ...], numbers: tuple[float, ...], step: int, essential: bool
     ) -> None:
-        known, declaration = self._intern(keys)
         self._newest = max(self._newest, time.time_ns() // 1_000_000)
-        body = known.pack(records.METRICS, self.number, known.number, self._newest, step, *numbers)
-        known.last_step = step
-        self.journal.append(declaration + layout.frame(body), len(keys), essential)
+        self._append_record(Metrics(self.number, keys, numbers, step, self._newest), essential)
 
-    def _intern(self, keys: tuple[str, ...]) -> tuple[KeyTuple, bytes]:
-        """The number of a tuple of names, and what must stand before each use of it.
+    def _append_record(self, record: Metrics, essential: bool = True) -> None:
+        known, declaration = self._keys.intern(record.keys, record.links)
+        head = (records.METRICS, self.number, known.number, record.timestamp, record.step)
+        known.last_step = record.step
+        frame = layout.frame(known.pack(*head, *record.values))
+        self._store(declaration + frame, known.size, essential)
 
-        Past `_MOST_KEY_TUPLES` a tuple is declared anew with each use, so that neither memory nor
-        the start of a segment grows without end.
-        """
-        with self._lock:
-            known = self._known.get(keys)
-            if known is not None:
-                return known, b""
-            known = KeyTuple(next(self.journal.ids), keys)
-            declaration = layout.frame(records.encode_keys(known.number, keys))
-            if len(self._known) >= _MOST_KEY_TUPLES:
-                return known, declaration
-            self.journal.declare((self.key, keys), declaration)
-            self._known[keys] = known
-            return known, b""
+    def _store(self, frames: bytes, count: int = 1, essential: bool = True) -> None:
+        """Append frames of this run; of one that has ended with its beginning before them."""
+        if self.status is not None:
+            frames = layout.frame(records.encode(self.start)) + frames
+        self.journal.append(frames, count, essential)
+        self._written = self.journal.tail
 
     # -- the other verbs -----------------------------------------------------------------------
 
@@ -218,12 +206,14 @@ class Run:
 
     def log_hook_params(self, params: Mapping[str, object]) -> None:
         """Log params that a hook collected: stable text, secrets masked, names made to fit."""
-        self._log_params(
-            {
-                values.fitting_name(key): values.masked(key, values.stable_text(value))
-                for key, value in ((values.plain_text(k), v) for k, v in params.items())
-            }
-        )
+        known = {
+            values.fitting_name(key): values.masked(key, values.stable_text(value))
+            for key, value in ((values.plain_text(k), v) for k, v in params.items())
+        }
+        with self._lock:
+            others = self._params.keys() - self._hook_params
+            self._hook_params.update(known.keys() - others)
+        self._log_params({key: text for key, text in known.items() if key not in others})
 
     def _good_texts(
         self, kind: str, items: Mapping[str, object], problems: Problems
@@ -253,7 +243,7 @@ class Run:
                 elif self._params[key] != text:
                     changed[key] = self._params[key], text
         for part in _parts(fresh):
-            self.journal.append(layout.frame(records.encode(Params(self.number, part))), len(part))
+            self._store(layout.frame(records.encode(Params(self.number, part))), len(part))
         if changed:
             self._log_changed({key: later for key, (_, later) in changed.items()})
         return changed
@@ -261,7 +251,7 @@ class Run:
     def _log_changed(self, changed: dict[str, str]) -> None:
         self._changed.update(changed)
         record = Params(self.number, {}, changed)
-        self.journal.append(layout.frame(records.encode(record)), 0)
+        self._store(layout.frame(records.encode(record)), 0)
         self.set_tags(
             {"autolog.changed_params": ", ".join(sorted(self._changed))[:500]}, by_user=False
         )
@@ -269,9 +259,12 @@ class Run:
     def set_tags(self, tags: Mapping[str, object], *, by_user: bool = True) -> None:
         """Set tags; the last value of a key stands."""
         problems = Problems(self._drop, by_user=by_user)
-        for part in _parts(self._good_texts("tag", tags, problems)):
-            self.journal.append(layout.frame(records.encode(Tags(self.number, part))), len(part))
+        self._append_tags(self._good_texts("tag", tags, problems))
         problems.settle()
+
+    def _append_tags(self, tags: dict[str, str]) -> None:
+        for part in _parts(tags):
+            self._store(layout.frame(records.encode(Tags(self.number, part))), len(part))
 
     def log_artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as it is now: a copy goes to the journal.
@@ -287,41 +280,85 @@ class Run:
             return
         if source.is_dir():
             for file in sorted(path for path in source.rglob("*") if path.is_file()):
-                self._spool(file, f"{prefix}{file.relative_to(source).as_posix()}")
+                self._log_file(file, f"{prefix}{file.relative_to(source).as_posix()}")
         else:
-            self._spool(source, f"{prefix}{source.name}")
+            self._log_file(source, f"{prefix}{source.name}")
 
     def log_text(self, text: str, path: str) -> None:
         """Log a small text as an artifact."""
-        spooled = self._spool_path(path)
-        fd = os.open(spooled, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        self._append_artifact(spooled, path)
+        self._append_artifact(self._spool.write(text, path), path)
 
-    def _spool(self, source: Path, path: str) -> None:
+    def _log_file(self, source: Path, path: str) -> None:
         try:
-            spooled = self._spool_path(path)
-            try:
-                shutil.copyfile(source, spooled)
-                spooled.chmod(0o600)
-            except OSError:
-                spooled.unlink(missing_ok=True)
-                raise
+            file = self._spool.copy(source, path)
         except OSError as error:
             self._drop("artifact not copied", 1)
             guard.say_once("artifact not copied", f"artifact {str(source)!r} not logged: {error}")
             return
-        self._append_artifact(spooled, path)
+        self._append_artifact(file, path)
 
-    def _spool_path(self, path: str) -> Path:
-        folder = self.journal.folder / layout.FILES / f"{next(self.journal.ids):06d}"
-        folder.mkdir(mode=0o700)
-        return folder / path.rpartition("/")[2]
+    def _append_artifact(self, file: str, path: str) -> None:
+        self._store(layout.frame(records.encode(Artifact(self.number, file, path))))
 
-    def _append_artifact(self, spooled: Path, path: str) -> None:
-        file = f"{spooled.parent.name}/{spooled.name}"
-        self.journal.append(layout.frame(records.encode(Artifact(self.number, file, path))))
+    # -- what MLflow's clients write, after MLflow's own checks ------------------------------------
+
+    def changed_params(self, params: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """First and later value of the params that other code logged here with another value."""
+        with self._lock:
+            return {
+                key: (self._params[key], text)
+                for key, text in params.items()
+                if self._params.get(key, text) != text and key not in self._hook_params
+            }
+
+    def know_params(self, params: Mapping[str, str]) -> None:
+        """Take note of params that the server has already."""
+        with self._lock:
+            self._params.update(params)
+
+    def write_points(self, points: Iterable[Point]) -> None:
+        """Log values as they are; those that a hook has logged already, not again."""
+        fresh = (p for p in points if self._by_hooks.pop(p.key, None) != (p.step, p.value))
+        for (step, timestamp), group in itertools.groupby(fresh, key=_moment):
+            keys, numbers, links = zip(*((p.key, p.value, p.link) for p in group), strict=True)
+            self.user_keys.update(keys)
+            linked = links if any(links) else ()
+            self._append_record(Metrics(self.number, keys, numbers, step, timestamp, linked))
+
+    def write_params(self, params: Mapping[str, str]) -> None:
+        """Log params as they are; of those that a hook has logged, the hook's value stands."""
+        self._log_params(dict(params))
+
+    def write_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags as they are."""
+        self._append_tags(dict(tags))
+
+    def write_inputs(self, content: str) -> None:
+        """Log what the run used: see `Inputs`."""
+        self._store(layout.frame(records.encode(Inputs(self.number, content))))
+
+    def set_status(self, status: str, timestamp: int | None = None) -> None:
+        """Change the run's status, as often as wanted; `timestamp` is its end, by default now."""
+        now = max(self._newest, time.time_ns() // 1_000_000)
+        record = RunEnd(self.number, status, now if timestamp is None else timestamp)
+        self.journal.append(layout.frame(records.encode(record)), 0)
+        self._written = self.journal.tail
+        self.status = status
+        self.journal.forget(self.key)
+        self._keys.close()
+        self._users.clear()
+
+    @property
+    def run_id(self) -> str | None:
+        """The server's id; None until the server has created the run."""
+        if self._run_id is None:
+            self._run_id = progress.load(self.journal.folder).run_ids.get(self.key)
+        return self._run_id
+
+    @property
+    def tail(self) -> int:
+        """Everything logged so far ends before this position of the journal."""
+        return self.journal.tail if self.status is None else self._written
 
     def end(self, status: str = Status.FINISHED) -> None:
         """End the run, once; an adopted one is only left."""
@@ -329,11 +366,8 @@ class Run:
             if self.status is not None:
                 return
             self.status = status
-        now = max(self._newest, time.time_ns() // 1_000_000)
-        self.journal.append(layout.frame(records.encode(RunEnd(self.number, status, now))), 0)
-        self.journal.forget(self.key)
-        for keys in self._known:
-            self.journal.forget((self.key, keys))
+        if self.start.owned:
+            self.set_status(status)
 
     def _drop(self, reason: str, count: int) -> None:
         self.journal.drop(reason, count)
@@ -344,3 +378,7 @@ def _parts(items: dict[str, str]) -> Iterable[dict[str, str]]:
     pairs = iter(items.items())
     while part := dict(itertools.islice(pairs, _PARAMS_A_RECORD)):
         yield part
+
+
+def _moment(point: Point) -> tuple[int, int]:
+    return point.step, point.timestamp

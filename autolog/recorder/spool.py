@@ -1,0 +1,48 @@
+"""`Spool`: copies of files in the journal, where they wait for their upload."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from autolog.journal import layout
+from autolog.journal.writer import Journal
+
+
+class Spool:
+    """The ``files`` folder of a journal; each file has a folder of its own there.
+
+    Raises `OSError` where there is no room, or no reading what is to be copied.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def copy(self, source: Path, path: str) -> str:
+        """Copy a file that becomes the artifact `path`; its place in the folder."""
+        place = self._place(path)
+        try:
+            shutil.copyfile(source, place)
+            place.chmod(0o600)
+        except OSError:
+            place.unlink(missing_ok=True)
+            raise
+        return _name(place)
+
+    def write(self, text: str, path: str) -> str:
+        """Write a text that becomes the artifact `path`; its place in the folder."""
+        place = self._place(path)
+        fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        return _name(place)
+
+    def _place(self, path: str) -> Path:
+        folder = self._journal.folder / layout.FILES / f"{next(self._journal.ids):06d}"
+        folder.mkdir(mode=0o700)
+        return folder / path.rpartition("/")[2]
+
+
+def _name(place: Path) -> str:
+    return f"{place.parent.name}/{place.name}"

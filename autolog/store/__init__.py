@@ -1,0 +1,37 @@
+"""MLflow's own calls in this process, by way of the journal.
+
+With ``autolog.enable()`` every client of MLflow's, whoever made it and whenever, writes through the
+`StoreProxy` that MLflow's registry then hands out, and a run of ours is MLflow's active run.
+
+=============  ===============================================================
+`proxy`        the tracking store: writes go to the journal, reads see them
+`checks`       what MLflow would refuse at once; its entities as plain values
+`entities`     runs as MLflow's entities, real or as far as they are known here
+`fluent`       ``mlflow.active_run()`` and what stands on it
+`files`        artifacts of a run that the server does not have yet
+=============  ===============================================================
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+__all__ = ["instrument", "uninstrument"]
+
+
+def instrument(module: ModuleType) -> None:
+    """Have the clients of this process write to the journal; twice is once."""
+    from autolog.store import files, fluent, proxy
+
+    proxy.install()
+    files.install()
+    fluent.install(module)
+
+
+def uninstrument() -> None:
+    """Put MLflow back as it was; what is in the journal is still sent."""
+    from autolog.store import files, fluent, proxy
+
+    proxy.remove()
+    files.remove()
+    fluent.remove()

@@ -1,0 +1,51 @@
+"""What MLflow would refuse at once, by its own checks, and its entities as plain values."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mlflow.utils import validation
+from mlflow.utils.proto_json_utils import message_to_json
+
+from autolog.recorder.run import Point
+from autolog.records import Link
+
+
+def checked(
+    metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
+) -> tuple[list[Point], dict[str, str], dict[str, str]]:
+    """The content of a ``log_batch`` that every store takes.
+
+    Raises ``MlflowException`` as the stores do, or `TypeError` for a step that is no whole number.
+    """
+    validation._validate_batch_log_limits(metrics, params, tags)  # noqa: SLF001 - no public ones
+    validation._validate_param_keys_unique(params)  # noqa: SLF001
+    metrics, params, tags = validation._validate_batch_log_data(metrics, params, tags)  # noqa: SLF001
+    return list(map(_point, metrics)), _pairs(params), _pairs(tags)
+
+
+def _point(metric: Any) -> Point:
+    link = Link(*(getattr(metric, field, None) for field in Link._fields))
+    step, timestamp = operator.index(metric.step), operator.index(metric.timestamp)
+    if not (-(1 << 63) <= step < 1 << 63 and timestamp < 1 << 63):
+        raise TypeError(f"step {step} or timestamp {timestamp} is beyond 64 bits")
+    return Point(metric.key, float(metric.value), timestamp, step, link if any(link) else None)
+
+
+def _pairs(items: Iterable[Any]) -> dict[str, str]:
+    return {item.key: str(item.value) for item in items}
+
+
+def inputs(datasets: Sequence[Any] | None, models: Sequence[Any] | None) -> str:
+    """The content of an `Inputs` record."""
+    both = (("datasets", datasets), ("models", models))
+    given = {kind: [item.to_proto() for item in items or ()] for kind, items in both}
+    return json.dumps(
+        {
+            kind: [json.loads(message_to_json(m)) for m in messages]
+            for kind, messages in given.items()
+        }
+    )

@@ -1,0 +1,73 @@
+"""Runs as MLflow's entities: as the server gave them, else as far as they are known here."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from mlflow.entities import Experiment, RunData, RunInfo, RunStatus, RunTag
+from mlflow.entities import Run as Entity
+from mlflow.protos.service_pb2 import RunInfo as InfoMessage
+
+from autolog import settings
+from autolog.recorder import Run
+from autolog.records import RunStart
+
+_DEFAULT_EXPERIMENT = "0"
+
+_known: weakref.WeakKeyDictionary[Run, Entity] = weakref.WeakKeyDictionary()
+
+
+def of(run: Run) -> Entity:
+    """The entity of a run, always the same object, since MLflow notes inputs in it."""
+    entity = _known.get(run)
+    if entity is None:
+        entity = _known[run] = _made_up(run)
+    return entity
+
+
+def learn(run: Run, entity: Entity) -> Entity:
+    """Take over what the server says of a run."""
+    _known[run] = entity
+    return entity
+
+
+def change(run: Run, status: str, end_time: int | None, name: str | None) -> RunInfo:
+    """Note a change of a run, and give its new description."""
+    entity = of(run)
+    message = entity.info.to_proto()
+    message.status = RunStatus.from_string(status)  # type: ignore[assignment]
+    if end_time is not None:
+        message.end_time = end_time
+    if name:
+        message.run_name = name
+    entity._info = RunInfo.from_proto(message)  # noqa: SLF001 - an entity has no setter
+    return entity.info
+
+
+def experiment(experiment_id: str) -> Experiment:
+    """An experiment of which nothing but the id is known, or the name that is promised in it."""
+    name, _ = settings.name_and_id(experiment_id)
+    return Experiment(experiment_id, name or "", "", "active")
+
+
+def _made_up(run: Run) -> Entity:
+    start = run.start
+    message = InfoMessage(
+        run_uuid=run.run_id or run.key,
+        run_id=run.run_id or run.key,
+        run_name=start.name,
+        experiment_id=_experiment_id(start),
+        user_id=start.tags.get("mlflow.user", "unknown"),
+        status=RunStatus.from_string(run.status or "RUNNING"),  # type: ignore[arg-type]
+        start_time=start.timestamp,
+        lifecycle_stage="active",
+    )
+    tags: list[Any] = [RunTag(*pair) for pair in start.tags.items()]
+    return Entity(RunInfo.from_proto(message), RunData(tags=tags))
+
+
+def _experiment_id(start: RunStart) -> str:
+    if start.experiment is not None:
+        return settings.promised_id(start.experiment)
+    return start.experiment_id or _DEFAULT_EXPERIMENT

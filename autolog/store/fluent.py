@@ -1,0 +1,101 @@
+"""A run of ours is MLflow's active run, wherever MLflow has none of its own in this thread."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import mlflow
+from mlflow.tracking import fluent
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from autolog import guard, hooks, recorder
+from autolog.recorder import Run
+from autolog.store import entities
+
+_SEES_OURS = frozenset(["active_run", "_get_or_start_run", "end_run"])
+
+_is_on = False
+
+
+def install(module: ModuleType) -> None:
+    """Replace what tells and ends the active run; names that MLflow looks up at each call."""
+    global _is_on
+    _is_on = True
+    for owner, name, make in _places(module):
+        hooks.wrap(owner, name, make)
+    atexit.register(_at_exit)
+
+
+def remove() -> None:
+    """Put it back."""
+    global _is_on
+    _is_on = False
+    for owner, name, _ in _places(mlflow):
+        hooks.unwrap(owner, name)
+    atexit.unregister(_at_exit)
+
+
+def _places(module: ModuleType) -> list[tuple[ModuleType, str, Callable[[Any], Any]]]:
+    return [
+        (fluent, "_active_run_stack", _Stack),
+        (fluent, "start_run", _start_run),
+        (module, "start_run", _start_run),
+    ]
+
+
+class _Stack:
+    """MLflow's stack of active runs, on which a run of ours shows where it is empty.
+
+    Replaced is what MLflow's functions look at, not the functions: those are imported by name
+    here and there, long before we come. ``start_run`` does not see ours, since it would refuse to
+    start another one.
+    """
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def get(self) -> list[Any]:
+        """The runs that are active in this thread."""
+        own: list[Any] = self._original.get()
+        asks = sys._getframe(1).f_code.co_name  # noqa: SLF001 - no argument says it
+        if own or asks not in _SEES_OURS:
+            return own
+        run = _ours()
+        return own if run is None else [mlflow.ActiveRun(entities.of(run))]
+
+
+def _ours() -> Run | None:
+    """The run of ours that is current here."""
+    if _is_on:
+        with guard.shield("mlflow.active_run"):
+            return recorder.get().own_run()
+    return None
+
+
+def _mlflows_own() -> Any:
+    """The runs that MLflow itself has open in this thread."""
+    return fluent._active_run_stack.get()  # noqa: SLF001 - no public way
+
+
+def _at_exit() -> None:
+    """What MLflow does at exit as well, but before our own exit counts what is pending."""
+    if _mlflows_own():
+        fluent._safe_end_run()  # noqa: SLF001
+
+
+def _start_run(original: Callable[..., Any]) -> Callable[..., Any]:
+    def start_run(*args: Any, **kwargs: Any) -> Any:
+        run = _ours() if kwargs.get("nested") and not _mlflows_own() else None
+        if run is not None:
+            parent = {MLFLOW_PARENT_RUN_ID: entities.of(run).info.run_id}
+            kwargs["tags"] = {**parent, **(kwargs.get("tags") or {})}
+        return original(*args, **kwargs)
+
+    return start_run

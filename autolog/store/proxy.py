@@ -1,0 +1,473 @@
+"""`StoreProxy`: a tracking store whose writes go to the journal, and whose reads see them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import sys
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import wrapt
+from mlflow.entities import RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.tracking._tracking_service import utils
+from mlflow.utils.async_logging.run_operations import RunOperations
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from autolog import guard, hooks, recorder, settings
+from autolog.journal import progress
+from autolog.receipt import shipper_state
+from autolog.recorder import Run
+from autolog.records import RunStart
+from autolog.settings import Target
+from autolog.store import checks, entities
+from autolog.waiting import until, until_stored
+
+_ANSWER_SECONDS = 2.0
+"""How long the user's thread waits for a server that may not answer."""
+_READ_SECONDS = 10.0
+"""How long a read waits for the writes before it."""
+
+_BREAK_SECONDS = 30.0
+"""How long a server that has not answered is not asked again."""
+
+_HOT = frozenset(["log_metric", "log_metrics", "_log_url", "monitor"])
+"""Functions of MLflow that read a run at each call, and need only what is known here."""
+
+_is_on = False
+
+
+def install() -> None:
+    """Have the registry of this process hand out proxies; it is asked at every call."""
+    global _is_on
+    _is_on = True
+    hooks.wrap(utils._tracking_store_registry, "get_store", _proxied)  # noqa: SLF001 - no public one
+
+
+def remove() -> None:
+    """Have it hand out the stores themselves."""
+    global _is_on
+    _is_on = False
+    hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
+
+
+_proxies: weakref.WeakKeyDictionary[Any, StoreProxy] = weakref.WeakKeyDictionary()
+
+
+def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_store(store_uri: Any = None, artifact_uri: Any = None) -> Any:
+        store = original(store_uri, artifact_uri)
+        if not _is_on:
+            return store
+        with guard.shield("mlflow.store"):
+            proxy = _proxies.get(store)
+            if proxy is None:
+                uri = utils._resolve_tracking_uri(store_uri)  # noqa: SLF001
+                proxy = _proxies[store] = StoreProxy(store, str(uri))
+            return proxy
+        return store
+
+    return get_store
+
+
+class StoreProxy(wrapt.ObjectProxy[Any]):
+    """Stands for a tracking store; what is not defined here is the store's own.
+
+    What MLflow or the server would refuse at once goes to the store itself, after all that was
+    written before it, and is refused there with the store's own exception.
+    """
+
+    def __init__(self, store: Any, uri: str) -> None:
+        super().__init__(store)
+        self._self_uri = uri
+        self._self_target = Target(settings.absolute(uri))
+        self._self_silent_until = -math.inf
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return utils._get_store, (self._self_uri,)  # noqa: SLF001 - works without autolog too
+
+    def __copy__(self) -> StoreProxy:
+        return self
+
+    def __deepcopy__(self, memo: object) -> StoreProxy:
+        return self
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
+    ) -> None:
+        if not self._written(run_id, metrics, params, tags):
+            self._store_itself("log_batch", run_id, metrics, params, tags)
+
+    def log_metric(self, run_id: str, metric: Any) -> None:
+        if not self._written(run_id, metrics=[metric]):
+            self._store_itself("log_metric", run_id, metric)
+
+    def log_param(self, run_id: str, param: Any) -> None:
+        if not self._written(run_id, params=[param]):
+            self._store_itself("log_param", run_id, param)
+
+    def set_tag(self, run_id: str, tag: Any) -> None:
+        if not self._written(run_id, tags=[tag]):
+            self._store_itself("set_tag", run_id, tag)
+
+    def log_batch_async(self, run_id: str, metrics: Any, params: Any, tags: Any) -> RunOperations:
+        self.log_batch(run_id, metrics, params, tags)
+        return RunOperations([])
+
+    def log_metric_async(self, run_id: str, metric: Any) -> RunOperations:
+        self.log_metric(run_id, metric)
+        return RunOperations([])
+
+    def log_param_async(self, run_id: str, param: Any) -> RunOperations:
+        self.log_param(run_id, param)
+        return RunOperations([])
+
+    def set_tag_async(self, run_id: str, tag: Any) -> RunOperations:
+        self.set_tag(run_id, tag)
+        return RunOperations([])
+
+    def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
+        with guard.shield("mlflow.log_inputs"):
+            run = self._followed(run_id)
+            if run is not None:
+                run.write_inputs(checks.inputs(datasets, models))
+                return
+        given = (datasets,) if models is None else (datasets, models)
+        self._store_itself("log_inputs", run_id, *given)
+
+    def _written(
+        self,
+        run_id: str,
+        metrics: Sequence[Any] = (),
+        params: Sequence[Any] = (),
+        tags: Sequence[Any] = (),
+    ) -> bool:
+        """Write to the journal; False for what the store itself has to refuse."""
+        with guard.shield("mlflow.write"):
+            try:
+                points, new_params, new_tags = checks.checked(metrics, params, tags)
+            except (MlflowException, TypeError, ValueError, AttributeError):
+                return False
+            run = self._followed(run_id)
+            if run is None or run.changed_params(new_params):
+                return False
+            run.write_points(points)
+            run.write_params(new_params)
+            run.write_tags(new_tags)
+            return True
+        return False
+
+    def _store_itself(self, name: str, run_id: str, *arguments: Any) -> None:
+        """Have the store refuse something in its own words, if it answers in time."""
+        run_id = self._settled(run_id)
+        try:
+            self._ask(name, run_id, *arguments)
+        except TimeoutError:
+            problem = f"{name} is not possible for run {run_id}, and the server does not say why"
+            raise MlflowException(problem, INVALID_PARAMETER_VALUE) from None
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def create_run(
+        self, experiment_id: Any, user_id: str, start_time: int, tags: Any, run_name: Any
+    ) -> Any:
+        parent = None
+        with guard.shield("mlflow.create_run"):
+            tags, parent = self._of_parent(tags)
+            if parent is not None or not self._self_target.is_local or _is_offline():
+                run = self._open(experiment_id, start_time, tags, run_name, parent=parent)
+                entity = None if run is None else self._created(run)
+                if entity is not None:
+                    return entity
+        entity = self.__wrapped__.create_run(experiment_id, user_id, start_time, tags, run_name)
+        with guard.shield("mlflow.create_run"):
+            self._open(experiment_id, start_time, tags, run_name, entity=entity)
+        return entity
+
+    def _of_parent(self, tags: Sequence[Any]) -> tuple[Sequence[Any], Run | None]:
+        """Tags that name the parent as the server knows it; the parent, where it does not yet."""
+        others = [tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID]
+        named = next((tag.value for tag in tags if tag.key == MLFLOW_PARENT_RUN_ID), "")
+        parent = recorder.get().find(named)
+        if parent is None:
+            return tags, None
+        if self._is_only_here(parent):
+            return others, parent
+        return [*others, RunTag(MLFLOW_PARENT_RUN_ID, str(parent.run_id))], None
+
+    def _open(
+        self,
+        experiment_id: Any,
+        start_time: int,
+        tags: Sequence[Any],
+        name: Any,
+        *,
+        parent: Run | None = None,
+        entity: Any = None,
+    ) -> Run | None:
+        """Begin a run in the journal; the shipper creates it, unless the store has done so."""
+        given = {tag.key: str(tag.value) for tag in tags}
+        experiment, number = settings.name_and_id(str(experiment_id))
+        start = RunStart(
+            run=0,
+            key=uuid.uuid4().hex,
+            name=str(name or given.get(MLFLOW_RUN_NAME, "")),
+            experiment=experiment,
+            experiment_id=number,
+            tags=given,
+            parent_key=None if parent is None else parent.key,
+            run_id=None if entity is None else entity.info.run_id,
+            owned=True,
+            timestamp=start_time,
+        )
+        run = recorder.get().open(self._self_target, start, is_ours=False)
+        if run is not None and entity is not None:
+            entities.learn(run, entity)
+        return run
+
+    def _created(self, run: Run) -> Any:
+        """The run as an entity once the shipper has created it, else a local one.
+
+        None where the server refuses it, and under ``strict`` where it does not answer.
+        """
+        self._await_id(run)
+        if run.key in progress.load(run.journal.folder).held:
+            return None
+        if run.run_id is not None:
+            return self._learned(run)
+        if guard.strict:
+            return None
+        guard.say_once(
+            f"local run:{self._self_uri}",
+            f"{self._self_target.public_uri} does not answer: run {run.start.name or run.key} "
+            "begins here, and gets its id there when the server is back",
+        )
+        return entities.of(run)
+
+    def _learned(self, run: Run) -> Any:
+        """The run as the server has it now, or as it is known here if there is no answer."""
+        try:
+            entity = self._ask("get_run", run.run_id)
+        except (TimeoutError, MlflowException):
+            return entities.of(run)
+        return entities.learn(run, entity)
+
+    def get_experiment(self, experiment_id: str) -> Any:
+        """As the store; where that does not answer, what is known of the experiment here."""
+        if settings.name_and_id(experiment_id)[0] is None:
+            with contextlib.suppress(TimeoutError):
+                return self._ask("get_experiment", experiment_id)
+        return entities.experiment(experiment_id)
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        """As the store; where that does not answer, an experiment with a promised id."""
+        with contextlib.suppress(TimeoutError):
+            return self._ask("get_experiment_by_name", name)
+        return entities.experiment(settings.promised_id(name))
+
+    def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
+        ended = run_status is not None and RunStatus.is_terminated(run_status)
+        with guard.shield("mlflow.update_run_info"):
+            run = self._followed(run_id) if ended else None
+            if run is not None:
+                return self._ended(run, RunStatus.to_string(run_status), end_time, run_name)
+        info = self.__wrapped__.update_run_info(
+            self._settled(run_id), run_status, end_time, run_name
+        )
+        with guard.shield("mlflow.update_run_info"):
+            recorder.get().forget(run_id)
+        return info
+
+    def _ended(self, run: Run, status: str, end_time: int | None, name: str | None) -> Any:
+        if name:
+            run.write_tags({MLFLOW_RUN_NAME: name})
+        recorder.get().close(run, status, end_time)
+        run.journal.request_flush()
+        return entities.change(run, status, end_time, name)
+
+    def _followed(self, run_id: str) -> Run | None:
+        """The run of an id, whoever opened it; None for one that the store has to refuse."""
+        known = recorder.get().find(run_id)
+        if known is not None:
+            return known
+        entity = None
+        try:
+            entity = self._ask("get_run", run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+        except TimeoutError:
+            pass  # the shipper will find out
+        if entity is not None and entity.info.lifecycle_stage != "active":
+            return None
+        start = RunStart(
+            run=0,
+            key=uuid.uuid4().hex,
+            name=run_id,
+            experiment=None,
+            experiment_id=None,
+            tags={},
+            parent_key=None,
+            run_id=run_id,
+            owned=False,
+            timestamp=0,
+        )
+        run = recorder.get().open(self._self_target, start, is_ours=False)
+        if run is not None and entity is not None:
+            run.know_params(entity.data.params)
+            entities.learn(run, entity)
+        return run
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether the server has lately left a question unanswered."""
+        return time.monotonic() < self._self_silent_until
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        """Call the store; raises `TimeoutError` when it takes too long, or has lately."""
+        method = getattr(self.__wrapped__, name)
+        if self._self_target.is_local and not _is_offline():
+            return method(*arguments)
+        if _is_offline() or self._is_silent:
+            raise TimeoutError("no answer")
+        try:
+            return _within(_ANSWER_SECONDS, method, *arguments)
+        except TimeoutError:
+            self._self_silent_until = time.monotonic() + _BREAK_SECONDS
+            raise
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def get_run(self, run_id: str) -> Any:
+        with guard.shield("mlflow.get_run"):
+            run = recorder.get().find(run_id)
+            if run is not None and (_is_hot() or self._is_only_here(run)):
+                return entities.of(run)
+        return self.__wrapped__.get_run(self._settled(run_id))
+
+    def create_logged_model(self, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
+        source = kwargs.get("source_run_id")
+        if source is not None:
+            kwargs["source_run_id"] = self._settled(source)
+            if kwargs["source_run_id"] != source:
+                experiment_id = self.get_run(source).info.experiment_id
+        return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+
+    def _settled(self, run_id: str) -> str:
+        """The server's id of a run, once the server has what was written to it so far."""
+        with guard.shield("mlflow.read"):
+            run = recorder.get().find(run_id)
+            if run is None:
+                return run_id
+            until_stored(run.journal, run.tail, self._read_patience())
+            return run.run_id or run_id
+        return run_id
+
+    def _settle_all(self) -> None:
+        """Wait for the server to have what was written so far."""
+        with guard.shield("mlflow.read"):
+            for journal in {run.journal for run in recorder.get().known_runs()}:
+                until_stored(journal, journal.tail, self._read_patience())
+
+    def _is_only_here(self, run: Run) -> bool:
+        """Whether the server does not have the run yet, and will not have it soon."""
+        self._await_id(run)
+        return run.run_id is None
+
+    def _await_id(self, run: Run) -> None:
+        """Wait for the server to know a run, or to refuse it; not where it is known to be down."""
+
+        def is_over() -> bool:
+            state = progress.load(run.journal.folder)
+            is_down = shipper_state(run.journal.folder.parent).down
+            return run.run_id is not None or run.key in state.held or is_down
+
+        run.journal.request_flush()
+        if not (_is_offline() or self._is_silent or until(is_over, _ANSWER_SECONDS)):
+            self._self_silent_until = time.monotonic() + _BREAK_SECONDS
+
+    @staticmethod
+    def _read_patience() -> float:
+        return 0.0 if _is_offline() else _READ_SECONDS
+
+
+def _reads_run(name: str) -> Callable[..., Any]:
+    def read(self: StoreProxy, run_id: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.__wrapped__, name)(self._settled(run_id), *args, **kwargs)
+
+    return read
+
+
+def _changes_run(name: str) -> Callable[..., Any]:
+    def change(self: StoreProxy, run_id: str) -> Any:
+        result = getattr(self.__wrapped__, name)(self._settled(run_id))
+        with guard.shield("mlflow.change"):
+            recorder.get().forget(run_id)
+        return result
+
+    return change
+
+
+def _reads_all(name: str) -> Callable[..., Any]:
+    def read(self: StoreProxy, *args: Any, **kwargs: Any) -> Any:
+        self._settle_all()
+        return getattr(self.__wrapped__, name)(*args, **kwargs)
+
+    return read
+
+
+for _make, _names in (
+    (_reads_run, "get_metric_history delete_tag record_logged_model log_outputs"),
+    (_changes_run, "delete_run restore_run"),
+    (_reads_all, "search_runs flush_async_logging"),
+    (_reads_all, "get_logged_model search_logged_models finalize_logged_model"),
+):
+    for _name in _names.split():
+        setattr(StoreProxy, _name, _make(_name))
+
+
+def _is_offline() -> bool:
+    return recorder.get().settings.mode == "offline"
+
+
+def _is_hot() -> bool:
+    frame: Any = sys._getframe(2)  # noqa: SLF001 - who asks decides what is needed
+    for _ in range(6):
+        if frame is None or not str(frame.f_globals.get("__name__")).startswith("mlflow"):
+            return False
+        if frame.f_code.co_name in _HOT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a call that may take minutes; after so many seconds it is left to itself.
+
+    Raises `TimeoutError` then, else what the call raises.
+    """
+    outcome: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((call(*arguments), None))
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            outcome.put((None, error))
+
+    threading.Thread(target=run, name="mlflow-call", daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return result
