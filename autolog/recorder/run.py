@@ -103,11 +103,12 @@ class Run:
         """Log what a framework reports, except for the names that other code logs here."""
         renamed = {values.fitting_name(str(key)): value for key, value in metrics.items()}
         taken = self.user_keys.intersection(renamed)
-        for key in taken:
+        if taken:
             guard.say_once(
-                f"yours:{self.key}:{key}",
-                f"{key!r} is logged by other code in this run; autolog leaves that name to it",
+                f"yours:{self.key}",
+                f"{', '.join(sorted(taken))}: logged by other code in this run, and left to it",
             )
+        for key in taken:
             del renamed[key]
         if renamed:
             self._log_checked(renamed, step, by_user=False, essential=essential)

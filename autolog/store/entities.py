@@ -15,20 +15,26 @@ from autolog.records import RunStart
 
 _DEFAULT_EXPERIMENT = "0"
 
-_known: weakref.WeakKeyDictionary[Run, Entity] = weakref.WeakKeyDictionary()
+_told: weakref.WeakKeyDictionary[Run, Entity] = weakref.WeakKeyDictionary()
+_made: weakref.WeakKeyDictionary[Run, Entity] = weakref.WeakKeyDictionary()
 
 
 def of(run: Run) -> Entity:
-    """The entity of a run, always the same object, since MLflow notes inputs in it."""
-    entity = _known.get(run)
-    if entity is None:
-        entity = _known[run] = _made_up(run)
+    """The entity of a run, the same object as long as can be, since MLflow notes inputs in it."""
+    entity = _told.get(run) or _made.get(run)
+    if entity is None or (entity.info.run_id == run.key and run.run_id is not None):
+        entity = _made[run] = _made_up(run)
     return entity
+
+
+def told(run: Run) -> Entity | None:
+    """What the server has said of a run, if it was asked."""
+    return _told.get(run)
 
 
 def learn(run: Run, entity: Entity) -> Entity:
     """Take over what the server says of a run."""
-    _known[run] = entity
+    _told[run] = entity
     return entity
 
 

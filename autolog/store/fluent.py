@@ -64,8 +64,9 @@ class _Stack:
     def get(self) -> list[Any]:
         """The runs that are active in this thread."""
         own: list[Any] = self._original.get()
-        asks = sys._getframe(1).f_code.co_name  # noqa: SLF001 - no argument says it
-        if own or asks not in _SEES_OURS:
+        asks: Any = sys._getframe(1)  # noqa: SLF001 - no argument says it
+        is_exit = asks.f_back is not None and asks.f_back.f_code.co_name == "_safe_end_run"
+        if own or is_exit or asks.f_code.co_name not in _SEES_OURS:
             return own
         run = _ours()
         return own if run is None else [mlflow.ActiveRun(entities.of(run))]

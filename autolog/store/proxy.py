@@ -38,8 +38,10 @@ _READ_SECONDS = 10.0
 _BREAK_SECONDS = 30.0
 """How long a server that has not answered is not asked again."""
 
-_HOT = frozenset(["log_metric", "log_metrics", "_log_url", "monitor"])
+_HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
+_LINK = "_log_url"
+"""The function that prints where a run is, as it ends: it needs what never changes."""
 
 _is_on = False
 
@@ -350,7 +352,10 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
     def get_run(self, run_id: str) -> Any:
         with guard.shield("mlflow.get_run"):
             run = recorder.get().find(run_id)
-            if run is not None and (_is_hot() or self._is_only_here(run)):
+            asks = _who_asks()
+            if run is not None and asks == _LINK and run.run_id is not None:
+                return entities.told(run) or self._learned(run)
+            if run is not None and (asks or self._is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
 
@@ -439,15 +444,16 @@ def _is_offline() -> bool:
     return recorder.get().settings.mode == "offline"
 
 
-def _is_hot() -> bool:
+def _who_asks() -> str:
+    """The function of MLflow that reads a run, if it is one that need not wait for it."""
     frame: Any = sys._getframe(2)  # noqa: SLF001 - who asks decides what is needed
     for _ in range(6):
         if frame is None or not str(frame.f_globals.get("__name__")).startswith("mlflow"):
-            return False
-        if frame.f_code.co_name in _HOT:
-            return True
+            return ""
+        if frame.f_code.co_name in _HOT or frame.f_code.co_name == _LINK:
+            return str(frame.f_code.co_name)
         frame = frame.f_back
-    return False
+    return ""
 
 
 def _within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
