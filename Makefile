@@ -10,8 +10,8 @@ PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 OLDEST := VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
-OLDEST_TESTS := $(patsubst %,tests/test_%.py,\
-	announcer cli exporters keras lightning orders runs sklearn torch)
+OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
+	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
 .PHONY: check test test-oldest test-in-venv demo bench-core clean
 .DELETE_ON_ERROR:
