@@ -13,7 +13,7 @@ OLDEST := VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-oldest test-in-venv demo bench-core clean
+.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -36,6 +36,9 @@ demo: $(INSTALLED)
 
 bench-core: $(INSTALLED)
 	$(PY) benchmarks/core.py
+
+bench-frameworks: $(INSTALLED)
+	$(PY) benchmarks/frameworks.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

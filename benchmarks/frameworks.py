@@ -216,7 +216,7 @@ class Outer(BaseEstimator):
         for _ in range(count):
             inner.fit()
         return self
-compared(Outer().fit)
+compared(lambda count: Outer().fit(count))
 """
 
 
