@@ -33,8 +33,11 @@ class Size(NamedTuple):
     """Of scikit-learn, in each block of a round."""
 
 
-FULL = Size(seconds=20, rounds=3, steps=4000, fits=2000)
+FULL = Size(seconds=20, rounds=3, steps=2000, fits=1000)
 QUICK = Size(seconds=1, rounds=1, steps=300, fits=200)
+
+_BLOCKS_A_ROUND = 5
+"""Of the short measurements, those of one step or fit."""
 
 _LEAST_PERCENT = 1.0
 """What a training may take longer with hooks on, where equal trainings do not lie further apart."""
@@ -222,7 +225,7 @@ compared(lambda count: Outer().fit(count))
 
 def cost_of_one(what: str, program: str, count: int, target: float, rounds: int) -> list[Figure]:
     """Microseconds that hooks add to one of many steps or fits in one process."""
-    output = script(_BLOCKS + program, str(count), str(rounds))
+    output = script(_BLOCKS + program, str(count), str(_BLOCKS_A_ROUND * rounds))
     rows = [[float(word) for word in line.split()] for line in output.splitlines()]
     added, bare = (statistics.median(column) for column in zip(*rows, strict=True))
     print(f"  {what}: {bare:.1f} us without hooks")
@@ -306,7 +309,7 @@ def beside_others(framework: str, size: Size, target: str) -> list[Figure]:
     ours = {_BARE: "fit({units})", OURS: _ENABLE + "fit({units})"}
     ways = {**ours, **_WAYS[framework]}
     if importlib.util.find_spec("wandb") is None and ways.pop("W&B offline", None):
-        print("  W&B offline is left out, for it is not installed: pip install wandb")
+        print("  W&B offline is left out, for it is not installed: pip install -e '.[bench]'")
     took: dict[str, list[float]] = {way: [] for way in ways}
     for way, run in list(ways.items()) * size.rounds:
         program = _TRAININGS[framework] + run.format(units=units)
