@@ -311,10 +311,10 @@ def test_no_process_is_started(repository: Path) -> None:
         subprocess.Popen = None
         from autolog import context
         first = context.tags()
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(100):
             context.tags()
-        assert time.perf_counter() - started < 0.1
+        assert time.process_time() - started < 0.1
         assert first["mlflow.source.git.branch"] == "main"
         assert not {"mlflow", "git", "IPython"} & set(sys.modules)
         """,
