@@ -125,7 +125,7 @@ def _units(framework: str, seconds: float) -> int:
     units, took = 2, 0.0
     while took < min(seconds, 5) / 2:
         units *= 2
-        took = _seconds(framework, "", units)
+        took = min(_seconds(framework, "", units) for _ in range(2))
     return max(2, round(units * seconds / took))
 
 
