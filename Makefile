@@ -7,8 +7,13 @@ INSTALLED := $(VENV)/.installed
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
 PYTEST_ARGS ?= -n 2
+CONSTRAINTS := constraints/tested.txt
+EXTRA := dev
+OLDEST := VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
+OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
+	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test demo bench-core clean
+.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -20,17 +25,26 @@ check: $(INSTALLED)
 test: check
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+test-oldest:
+	$(MAKE) $(OLDEST) TESTS="-m 'not recent' $(OLDEST_TESTS)" test-in-venv
+
+test-in-venv: $(INSTALLED)
+	$(PY) -m pytest $(PYTEST_ARGS) $(TESTS)
+
 demo: $(INSTALLED)
 	$(PY) examples/demo.py
 
 bench-core: $(INSTALLED)
 	$(PY) benchmarks/core.py
 
+bench-frameworks: $(INSTALLED)
+	$(PY) benchmarks/frameworks.py
+
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # A .venv that cannot run pip (half made, or of a Python that is gone) is made anew.
-$(INSTALLED): pyproject.toml constraints/tested.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@if ! { $(PY) -c '$(SUPPORTED)' && $(PY) -m pip --version; } >/dev/null 2>&1; then \
 		for python in $(CANDIDATES) none; do \
 			if [ $$python = none ]; then \
@@ -43,6 +57,6 @@ $(INSTALLED): pyproject.toml constraints/tested.txt
 		echo "making $(VENV) with $$python"; \
 		rm -rf $(VENV) && $$python -m venv $(VENV); \
 	fi
-	@echo "installing the tested set into $(VENV): some minutes, once"
-	$(PY) -m pip install --quiet -c constraints/tested.txt -e ".[dev]"
+	@echo "installing $(CONSTRAINTS) into $(VENV): some minutes, once"
+	$(PY) -m pip install --quiet -c $(CONSTRAINTS) -e ".[$(EXTRA)]"
 	@touch $@

@@ -11,10 +11,15 @@ from autolog.receipt import Receipt, shipper_state
 from autolog.recorder import Run
 
 _RUNS_SAID_ONE_BY_ONE = 3
+_SUMMARIES = frozenset(10**digits for digits in range(1, 10))
+"""Numbers of runs after which the account is said."""
 
 
 class Announcer:
-    """Says one line when the first run starts, one as each of the first runs ends, one at exit."""
+    """Says where the first run goes, what became of the first runs, and the account at exit.
+
+    In between it says the account after 10, 100, 1000 runs: a loop over fits drowns nothing.
+    """
 
     def __init__(self, receipt: Callable[[], Receipt]) -> None:
         self._receipt = receipt
@@ -40,12 +45,16 @@ class Announcer:
         guard.say_once("start", f"run {run.start.name} -> {uri}{look}")
 
     def run_ended(self, run: Run) -> None:
-        """Say the account so far at the end of each of the first runs."""
+        """Say the account so far: after each of the first runs, then ever more rarely."""
         if run.is_joined:
             return
         self._ended += 1
-        if self._ended <= _RUNS_SAID_ONE_BY_ONE and not guard.silent:
+        if guard.silent:  # the account reads files
+            return
+        if self._ended <= _RUNS_SAID_ONE_BY_ONE:
             guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
+        elif self._ended in _SUMMARIES:
+            guard.say(f"{self._ended} runs so far, {self._receipt()}")
 
     def process_waits(self) -> None:
         """Show on a terminal how much the end of the process still waits for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import getpass
 import os
 import secrets
 import sys
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autolog import check, guard, hooks, settings, values
+from autolog import check, context, guard, hooks, settings, values
 from autolog.announcer import Announcer
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
@@ -44,7 +43,7 @@ class Session:
         self._aimed: set[str] = set()
         self.settings, self.origins = settings.resolve({}, settings.environment())
         self.recorder = Recorder(self.settings, self._journal_for)
-        self.recorder.run_tags = _context_tags
+        self.recorder.run_tags = context.tags
         self.recorder.exit_status = lambda: self._exit_watch.status
         self._announcer = Announcer(self.receipt)
         self.recorder.on_start.append(self._announcer.run_started)
@@ -363,15 +362,6 @@ def _check(where: Target) -> None:
             f"{where.public_uri} cannot be used: {problem}. Correct the tracking URI or the "
             "credential (autolog doctor says more), or leave out strict to send it later"
         )
-
-
-def _context_tags() -> dict[str, str]:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = "unknown"
-    source = sys.argv[0] if sys.argv and sys.argv[0] else "<console>"
-    return {"mlflow.user": user, "mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
 
 
 _session: Session | None = None

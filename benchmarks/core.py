@@ -7,43 +7,20 @@ machine they are from.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from support import MlflowServer, SqliteStore, eventually, free_port
+from figures import Figure, Part, arguments, home, measured, script, server
+from support import SqliteStore, eventually, free_port
 
 STEPS = 20_000
 ROUNDS = 7
 METRICS = 100_000
-
-
-class Figure(NamedTuple):
-    """One line of the report."""
-
-    name: str
-    value: float
-    target: float
-    unit: str
-    higher_is_better: bool = False
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the target is reached."""
-        return self.value >= self.target if self.higher_is_better else self.value <= self.target
 
 
 # -- one call of ten metrics -----------------------------------------------------------------------
@@ -111,7 +88,7 @@ def step_cost(up: str, down: str) -> list[Figure]:
 
 
 def _step_rounds(target: str) -> list[list[float]]:
-    output = _script(_STEP, target, str(STEPS), str(ROUNDS))
+    output = script(_STEP, target, str(STEPS), str(ROUNDS))
     return [[float(word) for word in line.split()] for line in output.splitlines()]
 
 
@@ -159,8 +136,8 @@ def drain(target: str) -> list[Figure]:
     """100,000 metrics to a server, against a client that only posts bodies encoded before."""
     ratios = []
     for _ in range(3):
-        ceiling = float(_script(_CEILING, target, str(METRICS)))
-        ours = float(_script(_DRAIN, target, str(METRICS)))
+        ceiling = float(script(_CEILING, target, str(METRICS)))
+        ours = float(script(_DRAIN, target, str(METRICS)))
         print(f"  posting encoded bodies {ceiling:.1f} s, log_metrics and flush {ours:.1f} s")
         ratios.append(ceiling / ours)
     return [Figure("drain 100,000 / ceiling", statistics.median(ratios), 0.8, "x", True)]
@@ -174,7 +151,7 @@ def start() -> list[Figure]:
     enable = "import autolog; autolog.enable(tracking_uri='http://127.0.0.1:9', silent=True)"
     code = enable + "; import os; os._exit(0)"
     extra = [_seconds(code) - _seconds("import os; os._exit(0)") for _ in range(11)]
-    loaded = _script(
+    loaded = script(
         enable + "\nimport sys\n"
         "print(*{'mlflow', 'requests', 'numpy', 'torch', 'sklearn', 'keras'} & set(sys.modules))",
     ).strip()
@@ -209,7 +186,7 @@ def memory(target: str) -> list[Figure]:
     """Resident memory of the shipper, for one and for 16 training processes."""
     figures = []
     for processes in (1, 16):
-        with _home() as environ:
+        with home() as environ:
             trainings = [
                 subprocess.Popen(
                     [sys.executable, "-c", _MEMORY, target],
@@ -251,7 +228,7 @@ with autolog.run("size"):
 
 def size() -> list[Figure]:
     """Bytes that a value takes in the journal, in steps of ten metrics."""
-    return [Figure("journal, a value", float(_script(_SIZE)), 13, "bytes")]
+    return [Figure("journal, a value", float(script(_SIZE)), 13, "bytes")]
 
 
 # -- a small fit -----------------------------------------------------------------------------------
@@ -270,7 +247,7 @@ def small_fit() -> list[Figure]:
     """A 60 ms fit in a process of its own, with the local default, end included."""
     added, visible = [], []
     for _ in range(3):
-        with _home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             without = _timed_fit("", folder, environ)
             begin = time.time()
             added.append(_timed_fit("import autolog; autolog.enable()", folder, environ) - without)
@@ -309,85 +286,20 @@ def _has_run(database: Path) -> bool:
 # -- running it ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _server() -> Iterator[str]:
-    """The address of a real server with as many workers as MLflow starts by default."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        server = MlflowServer(Path(folder), workers=4)
-        server.start()
-        try:
-            yield server.url
-        finally:
-            server.kill()
-
-
-@contextmanager
-def _home() -> Iterator[dict[str, str]]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "AUTOLOG_"))}
-        yield kept | {"AUTOLOG_DIR": folder}
-
-
-def _script(code: str, *arguments: str) -> str:
-    with _home() as environ:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environ,
-        ).stdout
-
-
 def main() -> int:
     """Measure, print, and compare with the targets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
-    parser.add_argument("--json", type=Path, help="write the figures to a file")
-    parser.add_argument("--only", help="measure one part: call, drain, start, memory, size or fit")
-    options = parser.parse_args()
-    figures: list[Figure] = []
-    with _server() as up:
+    options = arguments(__doc__).parse_args()
+    with server() as up:
         down = f"http://127.0.0.1:{free_port()}"
-        parts: list[tuple[str, Callable[[], list[Figure]]]] = [
-            ("call", lambda: step_cost(up, down)),
+        parts: list[Part] = [
+            ("one call", lambda: step_cost(up, down)),
             ("drain", lambda: drain(up)),
             ("start", start),
             ("memory", lambda: memory(up)),
             ("size", size),
             ("fit", small_fit),
         ]
-        for name, part in parts:
-            if options.only not in (None, name):
-                continue
-            print(f"{name} ...", flush=True)
-            figures += part()
-    for figure in figures:
-        verdict = "ok" if figure.is_met else "MISSED"
-        sign = ">=" if figure.higher_is_better else "<="
-        print(
-            f"{figure.name:45} {figure.value:9.2f} {figure.unit:6} "
-            f"target {sign} {figure.target:<6g} {verdict}"
-        )
-    if options.json:
-        options.json.write_text(json.dumps(report(figures), indent=1))
-    return int(options.check and not all(figure.is_met for figure in figures))
-
-
-def report(figures: list[Figure]) -> dict[str, Any]:
-    """The figures with the machine and the versions they are from."""
-    from importlib.metadata import version
-
-    return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "mlflow": version("mlflow"),
-        },
-        "figures": [figure._asdict() | {"is_met": figure.is_met} for figure in figures],
-    }
+        return measured(parts, options)
 
 
 if __name__ == "__main__":

@@ -239,6 +239,7 @@ def test_a_run_ends_with_status_and_time(backend: Backend) -> None:
     assert info.run_name == "Net-1"
 
 
+@pytest.mark.recent
 def test_a_batch_sent_twice_is_stored_once(backend: Backend) -> None:
     """After a lost reply a batch may be sent again: databases hold each point once."""
     if backend.kind == "folder":
@@ -304,6 +305,7 @@ def test_what_cannot_be_a_path_is_rejected_by_a_folder_store(
     assert backend.client.get_run(run_id).data.metrics == {names[0]: 1.0}
 
 
+@pytest.mark.recent
 def test_a_folder_store_needs_mlflows_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +316,7 @@ def test_a_folder_store_needs_mlflows_permission(
         exporter.open_run(_start(), None)
 
 
+@pytest.mark.recent
 @pytest.mark.parametrize(
     "uri", ["sqlite:////proc/none/mlflow.db", "postgresql+nodriver://h/db", "no-such-scheme://x"]
 )

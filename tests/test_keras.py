@@ -207,6 +207,7 @@ class TestBatchLoss:
         steps = [[step for step, _ in run.metrics["batch_loss"]] for run in logged()]
         assert steps == [[3], [6]]
 
+    @pytest.mark.recent
     def test_several_batches_an_execution(self, logged: Logged) -> None:
         """With steps_per_execution it is the mean over the batches of the execution."""
         autolog.enable(mode="offline", silent=True, log_every_n_steps=4)
@@ -216,6 +217,7 @@ class TestBatchLoss:
         assert step == 4
         assert value == pytest.approx((16 * third + 2 * fourth) / 18, abs=1e-5)
 
+    @pytest.mark.recent
     def test_no_batch_hook_unless_asked(self, logged: Logged) -> None:
         """By default no callback of ours makes Keras wait for each batch."""
         made = model()
@@ -370,6 +372,7 @@ class TestTheUsersProgram:
             fit(model(), epoch=3)
         assert logged() == []
 
+    @pytest.mark.recent
     def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
         """Weights, history and random state are equal with hooks on and off."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import warnings
@@ -292,6 +293,7 @@ def test_params(logged: Logged) -> None:
     assert "autolog.changed_params" not in only(logged()).tags
 
 
+@pytest.mark.recent
 def test_hyper_parameters_that_the_user_keeps_back(logged: Logged) -> None:
     """``save_hyperparameters(logger=False)`` and ``enable_autolog_hparams=False`` are obeyed."""
 
@@ -326,13 +328,13 @@ def test_exceptions_pass(logged: Logged, options: dict[str, Any]) -> None:
 
 
 def test_ctrl_c(logged: Logged) -> None:
-    """Ctrl-C ends the run KILLED; Lightning's own exit follows."""
+    """Ctrl-C ends the run KILLED; what Lightning does then, an exit in newer releases, follows."""
 
     class Interrupted(Regression):
         def training_step(self, batch: Any, index: int) -> Any:
             raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit):
+    with contextlib.suppress(SystemExit):
         trainer().fit(Interrupted(), loader())
     assert only(logged()).status == "KILLED"
 
@@ -399,7 +401,7 @@ def test_the_plain_hooks_are_silent(logged: Logged) -> None:
 # -- what must not change --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("logger", [True, False, "csv"])
+@pytest.mark.parametrize("logger", [True, False, pytest.param("csv", marks=pytest.mark.recent)])
 def test_nothing_of_the_trainer_changes(off: Logged, tmp_path: Path, logger: Any) -> None:
     """Checkpoints go where they went, and loggers and callbacks are as before the fit."""
 

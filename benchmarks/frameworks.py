@@ -1,0 +1,388 @@
+"""``make bench-frameworks``: what logging adds to trainings, with hooks on against hooks off.
+
+Both sides are interleaved in one run, A/B/A: the two A tell how far equal things lie apart there.
+``--quick`` takes short trainings and one round: it shows that the program works, not how fast.
+``--check`` exits with status 1 when a target is missed; ``--json FILE`` writes the figures with the
+machine they are from.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from figures import Figure, Part, arguments, home, measured, script, server
+
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    seconds: float
+    """Of one training."""
+    rounds: int
+    """Of each comparison."""
+    steps: int
+    """Of plain PyTorch, in each block of a round."""
+    fits: int
+    """Of scikit-learn, in each block of a round."""
+
+
+FULL = Size(seconds=20, rounds=3, steps=2000, fits=1000)
+QUICK = Size(seconds=1, rounds=1, steps=300, fits=200)
+
+_BLOCKS_A_ROUND = 5
+"""Of the short measurements, those of one step or fit."""
+
+_LEAST_PERCENT = 1.0
+"""What a training may take longer with hooks on, where equal trainings do not lie further apart."""
+
+
+# -- the trainings ---------------------------------------------------------------------------------
+
+_LIGHTNING = """
+import logging, time, warnings
+import lightning.pytorch as pl
+import torch
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.simplefilter("ignore")
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1)
+        )
+    def training_step(self, batch, index):
+        x, y = batch
+        loss = torch.nn.functional.mse_loss(self.layers(x), y)
+        self.log("train_loss", loss)
+        return loss
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+data = torch.utils.data.TensorDataset(torch.rand(6400, 64), torch.rand(6400, 1))
+loader = torch.utils.data.DataLoader(data, batch_size=64)
+
+def fit(units, logger=False):
+    pl.Trainer(
+        max_epochs=units, logger=logger, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=50,
+    ).fit(Module(), loader)
+"""
+
+_KERAS = """
+import os, time
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import numpy as np
+keras.utils.set_random_seed(0)
+x, y = np.random.rand(6400, 64), np.random.rand(6400, 1)
+
+def fit(units, callbacks=()):
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(1)]
+    )
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(x, y, epochs=units, batch_size=64, verbose=0, callbacks=list(callbacks))
+"""
+
+_SKLEARN = """
+import time, warnings
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+warnings.simplefilter("ignore")
+generator = np.random.default_rng(0)
+x = generator.random((400, 20))
+y = (x.sum(axis=1) + generator.random(400) > 10.5).astype(int)
+
+def fit(units, mark=lambda search: search):
+    grid = {"logisticregression__C": np.logspace(-3, 3, units)}
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=50))
+    mark(GridSearchCV(model, grid, cv=5)).fit(x, y)
+"""
+
+_TRAININGS = {"Lightning": _LIGHTNING, "Keras": _KERAS, "scikit-learn": _SKLEARN}
+"""Each defines ``fit(units)``: some epochs, or candidates of a search."""
+
+_ENABLE = "import autolog\nautolog.enable(silent=True)\n"
+_TIMED = "\nfit(2)\nstart = time.perf_counter()\nfit({units})\nprint(time.perf_counter() - start)"
+
+
+@functools.cache
+def _units(framework: str, seconds: float) -> int:
+    """How many units of a training take so many seconds, without hooks."""
+    units, took = 2, 0.0
+    while took < min(seconds, 5) / 2:
+        units *= 2
+        took = min(_seconds(framework, "", units) for _ in range(2))
+    return max(2, round(units * seconds / took))
+
+
+def _seconds(framework: str, before: str, units: int) -> float:
+    """Of one training, after a short one, in a process of its own."""
+    output = script(before + _TRAININGS[framework] + _TIMED.format(units=units))
+    return float(output.splitlines()[-1])
+
+
+# -- hooks on against off --------------------------------------------------------------------------
+
+
+def on_against_off(framework: str, size: Size) -> list[Figure]:
+    """How much longer a training of some seconds takes with hooks on, run and all."""
+    units = _units(framework, size.seconds)
+    added, equal = [], []
+    for _ in range(size.rounds):
+        first, on, last = (_seconds(framework, before, units) for before in ("", _ENABLE, ""))
+        off = (first + last) / 2
+        added.append(100 * (on / off - 1))
+        equal.append(100 * abs(first - last) / off)
+        print(f"  {framework}: off {first:.2f} s, on {on:.2f} s, off {last:.2f} s")
+    target = max(_LEAST_PERCENT, *equal)
+    return [Figure(f"{framework}, hooks on against off", statistics.median(added), target, "%")]
+
+
+# -- the cost of a step, of a fit ------------------------------------------------------------------
+
+_BLOCKS = """
+import sys, time
+import autolog
+count, rounds = int(sys.argv[1]), int(sys.argv[2])
+def seconds(work):
+    start = time.perf_counter()
+    work(count)
+    return (time.perf_counter() - start) / count
+def compared(work):
+    work(count)
+    for _ in range(rounds):
+        first = seconds(work)
+        autolog.enable(silent=True)
+        on = seconds(work)
+        autolog.disable()
+        print((on - (first + seconds(work)) / 2) * 1e6, first * 1e6, flush=True)
+"""
+
+_STEPS = """
+import torch
+torch.set_num_threads(1)
+layers = torch.nn.Sequential(
+    torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(),
+    torch.nn.Linear(128, 1),
+)
+optimizer = torch.optim.Adam(layers.parameters())
+criterion = torch.nn.MSELoss()
+x, y = torch.rand(64, 64), torch.rand(64, 1)
+
+class Batches(torch.utils.data.IterableDataset):
+    def __init__(self, count):
+        self.count = count
+    def __iter__(self):
+        return iter([(x, y)] * self.count)
+
+def steps(count):
+    for inputs, targets in torch.utils.data.DataLoader(Batches(count), batch_size=None):
+        optimizer.zero_grad()
+        criterion(layers(inputs), targets).backward()
+        optimizer.step()
+compared(steps)
+"""
+
+_ROOT_FITS = """
+from sklearn.base import BaseEstimator
+class Estimator(BaseEstimator):
+    def fit(self, x=None, y=None):
+        return self
+def fits(count):
+    for _ in range(count):
+        Estimator().fit()
+compared(fits)
+"""
+
+_NESTED_FITS = """
+from sklearn.base import BaseEstimator
+class Inner(BaseEstimator):
+    def fit(self, x=None, y=None):
+        return self
+class Outer(BaseEstimator):
+    def fit(self, count):
+        inner = Inner()
+        for _ in range(count):
+            inner.fit()
+        return self
+compared(lambda count: Outer().fit(count))
+"""
+
+
+def cost_of_one(what: str, program: str, count: int, target: float, rounds: int) -> list[Figure]:
+    """Microseconds that hooks add to one of many steps or fits in one process."""
+    output = script(_BLOCKS + program, str(count), str(_BLOCKS_A_ROUND * rounds))
+    rows = [[float(word) for word in line.split()] for line in output.splitlines()]
+    added, bare = (statistics.median(column) for column in zip(*rows, strict=True))
+    print(f"  {what}: {bare:.1f} us without hooks")
+    return [Figure(f"{what}, added", added, target, "us")]
+
+
+_ENABLE_ALL = """
+import os, time
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras, lightning.pytorch, pytorch_lightning, sklearn.base, torch
+import autolog
+start = time.perf_counter()
+autolog.enable(silent=True, tracking_uri="http://127.0.0.1:9")
+print((time.perf_counter() - start) * 1000)
+os._exit(0)
+"""
+
+
+def enable(rounds: int) -> list[Figure]:
+    """The first ``enable()`` of a process that has all four frameworks loaded."""
+    took = [float(script(_ENABLE_ALL).split()[-1]) for _ in range(rounds)]
+    return [Figure("enable() with four frameworks", statistics.median(took), 50, "ms")]
+
+
+# -- beside others ---------------------------------------------------------------------------------
+
+OURS = "autolog.enable()"
+_BARE = "nothing"
+_MLFLOW = "import mlflow; mlflow.{}.autolog(log_models=False, silent=True); fit({{units}})"
+_WAYS = {
+    "Lightning": {
+        "AutologLogger": """
+from autolog.callbacks.lightning import AutologLogger
+fit({units}, AutologLogger())
+""",
+        "mlflow.pytorch.autolog()": _MLFLOW.format("pytorch"),
+        "MLFlowLogger": """
+import os
+from lightning.pytorch.loggers import MLFlowLogger
+fit({units}, MLFlowLogger(tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
+""",
+        "W&B offline": """
+from lightning.pytorch.loggers import WandbLogger
+fit({units}, WandbLogger())
+""",
+    },
+    "Keras": {
+        "AutologCallback": """
+from autolog.callbacks.keras import AutologCallback
+fit({units}, [AutologCallback()])
+""",
+        "mlflow.keras.autolog()": _MLFLOW.format("keras"),
+        "mlflow.tensorflow.autolog()": _MLFLOW.format("tensorflow"),
+        "MlflowCallback": """
+import mlflow
+from mlflow.keras.callback import MlflowCallback
+with mlflow.start_run():
+    fit({units}, [MlflowCallback()])
+""",
+        "W&B offline": """
+import wandb
+from wandb.integration.keras import WandbMetricsLogger
+with wandb.init():
+    fit({units}, [WandbMetricsLogger()])
+""",
+    },
+    "scikit-learn": {
+        "autologged()": """
+from autolog.callbacks.sklearn import autologged
+fit({units}, autologged)
+""",
+        "mlflow.sklearn.autolog()": _MLFLOW.format("sklearn"),
+    },
+}
+"""How a training is logged, by framework and name."""
+
+
+def beside_others(framework: str, size: Size, target: str) -> list[Figure]:
+    """Seconds that each way of logging adds to a whole process, from its start to its end."""
+    units = _units(framework, size.seconds / 4)
+    ours = {_BARE: "fit({units})", OURS: _ENABLE + "fit({units})"}
+    ways = {**ours, **_WAYS[framework]}
+    if importlib.util.find_spec("wandb") is None and ways.pop("W&B offline", None):
+        print("  W&B offline is left out, for it is not installed: pip install -e '.[bench]'")
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    for way, run in list(ways.items()) * size.rounds:
+        program = _TRAININGS[framework] + run.format(units=units)
+        if way in took:
+            try:
+                took[way].append(_seconds_of_process(program, target))
+            except subprocess.CalledProcessError as error:
+                print(f"  {framework}, {way} fails: {error.stderr.strip().splitlines()[-1]}")
+                del took[way]
+    bare = statistics.median(took.pop(_BARE))
+    added = {way: statistics.median(times) - bare for way, times in took.items()}
+    for way, seconds in added.items():
+        print(f"  {framework}, {way}: {seconds:+.2f} s on {bare:.1f} s")
+    least = min(seconds for way, seconds in added.items() if not way.lower().startswith("autolog"))
+    return [Figure(f"{framework}, {OURS} beside the others' least", added[OURS], least, "s")]
+
+
+def _seconds_of_process(program: str, target: str) -> float:
+    with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            check=True,
+            cwd=folder,
+            env={**environ, "MLFLOW_TRACKING_URI": target, "WANDB_MODE": "offline"},
+            capture_output=True,
+            text=True,
+        )
+        return time.perf_counter() - begin
+
+
+# -- running it ------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Measure, print, and compare with the targets."""
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="short trainings, one round")
+    options = parser.parse_args()
+    size = QUICK if options.quick else FULL
+    with server() as target:
+        parts: list[Part] = [
+            ("enable()", lambda: enable(size.rounds)),
+            (
+                "plain PyTorch",
+                lambda: cost_of_one("a step of plain PyTorch", _STEPS, size.steps, 10, size.rounds),
+            ),
+            (
+                "nested fits",
+                lambda: cost_of_one(
+                    "a nested fit of scikit-learn", _NESTED_FITS, 50 * size.fits, 4, size.rounds
+                ),
+            ),
+            (
+                "root fits",
+                lambda: cost_of_one(
+                    "a root fit of scikit-learn", _ROOT_FITS, size.fits // 4, 1000, size.rounds
+                ),
+            ),
+        ]
+        for framework in _TRAININGS:
+            parts += [
+                (
+                    f"{framework}, on against off",
+                    functools.partial(on_against_off, framework, size),
+                ),
+                (
+                    f"{framework}, beside others",
+                    functools.partial(beside_others, framework, size, target),
+                ),
+            ]
+        return measured(parts, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
