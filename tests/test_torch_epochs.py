@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolog.callbacks.torch.epochs import Epoch, Tracker
+from autolog.callbacks.torch.epochs import Tracker, Trained, Validated
 from autolog.callbacks.torch.passes import Pass
 
 
@@ -40,7 +41,13 @@ class Loop:
     """What torch's hooks would tell of a training loop."""
 
     def __init__(self) -> None:
-        self.tracker = Tracker(Numbers)
+        self.now = 0.0
+        self.tracker = Tracker(Numbers, self.clock)
+
+    def clock(self) -> float:
+        """A second passes each time that somebody looks."""
+        self.now += 1
+        return self.now
 
     def batches(self, loader: Loader, sizes: Sequence[int]) -> Iterator[int]:
         """Begin to iterate a loader; dropping the result drops the loader's iterator."""
@@ -62,13 +69,19 @@ class Loop:
         self.tracker.loss(loss, divisor)
         self.step(owner)
 
-    def take(self) -> list[Epoch]:
+    def take(self) -> list[Any]:
+        """The finished epochs: number and mean losses of trainings, validations as they are."""
         finished, self.tracker.finished = self.tracker.finished, []
-        return finished
+        return [(e.number, means(e)) if isinstance(e, Trained) else e for e in finished]
 
     def losses(self) -> list[float]:
         """The finished training epochs of one optimizer."""
-        return [epoch.losses[0] for epoch in self.take() if epoch.losses]
+        return [epoch[1][0] for epoch in self.take() if isinstance(epoch, tuple)]
+
+
+def means(epoch: Trained) -> dict[int, float]:
+    """The mean loss of each optimizer."""
+    return {owner: total / weight for owner, (total, weight) in epoch.sums.items()}
 
 
 @pytest.fixture
@@ -96,7 +109,7 @@ def test_an_epoch_ends_with_its_loader(loop: Loop) -> None:
     for number in range(3):
         for _ in loop.batches(loader, [2, 2]):
             loop.train(1.0)
-        assert [epoch.number for epoch in loop.take()] == [number]
+        assert [number for number, _ in loop.take()] == [number]
 
 
 def test_losses_of_one_batch_are_parts(loop: Loop) -> None:
@@ -176,7 +189,7 @@ def test_each_optimizer_has_its_mean(loop: Loop) -> None:
         loop.train(float(index), owner=0)
         if index != 1:
             loop.train(10.0 * index, owner=1)
-    assert loop.take() == [Epoch(0, losses={0: 4 / 5, 1: 20 / 3})]
+    assert loop.take() == [(0, {0: 4 / 5, 1: 20 / 3})]
 
 
 def test_a_closure_counts_once(loop: Loop) -> None:
@@ -253,7 +266,7 @@ def test_two_optimizers_behind_a_wrapper_that_looks_ahead(loop: Loop) -> None:
         next(batches, None)
         loop.train(loss, owner=0)
         loop.train(-loss, owner=1)
-    assert loop.take() == [Epoch(0, losses={0: 4.0, 1: -4.0})]
+    assert loop.take() == [(0, {0: 4.0, 1: -4.0})]
 
 
 def test_loaders_zipped(loop: Loop) -> None:
@@ -282,7 +295,7 @@ def test_a_batch_looked_at_before(loop: Loop) -> None:
     next(loop.batches(loader, [4, 4]))
     for _ in loop.batches(loader, [4, 4]):
         loop.train(1.0)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
 
 
 def test_one_batch_trained_on_for_ever(loop: Loop) -> None:
@@ -344,7 +357,7 @@ def test_a_validation_is_weighted_by_samples(loop: Loop) -> None:
     for number in range(2):
         trained(loop, Loader())
         validated(loop, Loader(), [1.0, 5.0])
-        assert loop.take() == [Epoch(number, score=2.0)]
+        assert loop.take() == [Validated(number, 2.0)]
 
 
 def test_a_validation_with_gradients_on(loop: Loop) -> None:
@@ -353,7 +366,7 @@ def test_a_validation_with_gradients_on(loop: Loop) -> None:
     validated(loop, Loader(), [1.0, 5.0], graph=True)
     assert loop.take() == []
     loop.tracker.begin(Loader(), LoaderIterator())
-    assert loop.take() == [Epoch(0, score=2.0)]
+    assert loop.take() == [Validated(0, 2.0)]
 
 
 def test_criterion_of_a_training_is_no_validation(loop: Loop) -> None:
@@ -362,7 +375,7 @@ def test_criterion_of_a_training_is_no_validation(loop: Loop) -> None:
         if loop.tracker.wants_score():
             loop.tracker.score(7.0, has_graph=True)
         loop.train(1.0)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
 
 
 def test_a_validation_within_an_epoch(loop: Loop) -> None:
@@ -372,7 +385,7 @@ def test_a_validation_within_an_epoch(loop: Loop) -> None:
         loop.train(float(index))
         if index == 0:
             validated(loop, Loader(), [4.0, 4.0])
-    assert loop.take() == [Epoch(1, score=4.0), Epoch(1, losses={0: 0.5})]
+    assert loop.take() == [Validated(1, 4.0), (1, {0: 0.5})]
 
 
 def test_training_data_is_no_validation(loop: Loop) -> None:
@@ -389,7 +402,7 @@ def test_another_part_of_the_training_dataset_is(loop: Loop) -> None:
     dataset = Dataset()
     trained(loop, Loader(dataset, sampler=object()))
     validated(loop, Loader(dataset, sampler=object()), [1.0, 1.0])
-    assert loop.take() == [Epoch(0, score=1.0)]
+    assert loop.take() == [Validated(0, 1.0)]
 
 
 def test_datasets_validated_in_one_epoch_are_told_apart(loop: Loop) -> None:
@@ -398,7 +411,7 @@ def test_datasets_validated_in_one_epoch_are_told_apart(loop: Loop) -> None:
     trained(loop, Loader())
     for loader in (validation, test, validation):
         validated(loop, loader, [1.0, 1.0])
-    assert [epoch.validation for epoch in loop.take()] == [0, 1, 0]
+    assert [epoch.dataset for epoch in loop.take()] == [0, 1, 0]
 
 
 def test_loaders_made_for_one_pass_are_told_by_their_dataset(loop: Loop) -> None:
@@ -407,7 +420,7 @@ def test_loaders_made_for_one_pass_are_told_by_their_dataset(loop: Loop) -> None
     trained(loop, Loader(data))
     for dataset in (data, validation, data, validation):
         validated(loop, Loader(dataset), [1.0, 1.0])
-    assert loop.take() == [Epoch(0, score=1.0)] * 2
+    assert loop.take() == [Validated(0, 1.0)] * 2
 
 
 def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:
@@ -416,7 +429,7 @@ def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:
     for _ in loop.batches(Loader(), [1]):
         loop.tracker.score(1.0, has_graph=False)
         loop.tracker.score(2.0, has_graph=False)
-    assert loop.take() == [Epoch(0, score=None)]
+    assert loop.take() == [Validated(0, None)]
 
 
 # -- a new training --------------------------------------------------------------------------------
@@ -431,10 +444,10 @@ def test_another_training_starts_at_epoch_0(loop: Loop) -> None:
     next(fresh)
     loop.tracker.loss(5.0)
     loop.tracker.restart()
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
     loop.step()
     next(fresh, None)
-    assert loop.take() == [Epoch(0, losses={0: 5.0})]
+    assert loop.take() == [(0, {0: 5.0})]
 
 
 @pytest.mark.parametrize("late", [Tracker.advance, lambda tracker, over, _: tracker.exhaust(over)])
@@ -447,4 +460,4 @@ def test_a_pass_that_is_over_stays_over(
     for _ in loop.batches(loader, [1]):
         loop.train(1.0)
     late(loop.tracker, over, 3)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]

@@ -23,6 +23,7 @@ training, when model and optimizers are gone, or with the process.
 `epochs`     what the events add up to; pure, knows no torch
 `passes`     one pass over a loader and its means; pure as well
 `runs`       which optimizers share a run, and what is logged there
+`watched`    which optimizers the user has named, with their model
 ===========  =====================================================
 """
 
@@ -35,13 +36,15 @@ __all__ = ["instrument", "uninstrument"]
 
 def instrument(module: ModuleType) -> None:  # noqa: ARG001 - one torch a process
     """Log the training loops of this process; twice is once."""
-    from autolog.callbacks.torch import hooks
+    from autolog.callbacks.torch import hooks, watched
 
     hooks.install()
+    watched.log_everything(on=True)
 
 
 def uninstrument() -> None:
     """Put torch back as it was, and end the runs of its loops."""
-    from autolog.callbacks.torch import hooks
+    from autolog.callbacks.torch import hooks, watched
 
+    watched.log_everything(on=False)
     hooks.remove()

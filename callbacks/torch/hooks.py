@@ -12,10 +12,11 @@ import atexit
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import torch.distributed
 from torch.nn.modules.loss import _Loss
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -26,7 +27,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from autolog import guard, hooks, recorder
 from autolog.callbacks.tensors import batch_size, is_readable
-from autolog.callbacks.torch import runs
+from autolog.callbacks.torch import runs, watched
 
 try:
     from torch.amp.grad_scaler import GradScaler
@@ -35,10 +36,12 @@ except ImportError:  # torch < 2.3
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
-    from autolog.recorder import Recorder
+    from autolog.callbacks.torch.passes import Pass
+    from autolog.recorder import Recorder, Run
 
 _ATTRIBUTE: Final = "_autolog_pass"
 """Of a loader's iterator: the pass it makes."""
@@ -66,6 +69,17 @@ _thread = _Thread()
 # -- on and off ------------------------------------------------------------------------------------
 
 
+def watch(model: Module, optimizers: tuple[Optimizer, ...]) -> None:
+    """Log what these optimizers train, with or without ``enable()``."""
+    install()
+    watched.add(model, optimizers)
+
+
+def epochs(count: int) -> Iterator[int]:
+    """``range(count)``, whose turns are the epochs of this thread."""
+    return _thread.observer.turns(count)
+
+
 def install() -> None:
     """Hook into torch, once."""
     global _recorder
@@ -80,16 +94,22 @@ def install() -> None:
         (_BaseDataLoaderIter, "__next__", _next),
         (_Loss, "__call__", _criterion),
         (GradScaler, "scale", _scale),
+        (torch.distributed, "destroy_process_group", _destroy_process_group),
     ):
-        hooks.wrap(owner, name, make)
-        _wrapped.append((owner, name))
+        if hasattr(owner, name):  # a torch without distributed has no process groups
+            hooks.wrap(owner, name, make)
+            _wrapped.append((owner, name))
+    _recorder.before_end.append(_before_end)
     atexit.register(_at_exit)
 
 
 def remove() -> None:
     """Take every hook out of torch, and end the runs that they log to."""
     global _recorder
+    if _recorder is not None:
+        _recorder.before_end.remove(_before_end)
     _recorder = None
+    watched.clear()
     for handle in _handles:
         handle.remove()
     for owner, name in _wrapped:
@@ -106,6 +126,22 @@ def _at_exit() -> None:
     if getattr(sys, "last_value", None) is None:
         with guard.shield("torch.exit"):
             runs.close_epochs()
+
+
+def _before_end(run: Run, status: str) -> None:
+    with guard.shield("torch.exit"):
+        runs.before_end(run, status)
+
+
+def _destroy_process_group(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What other ranks have put for us goes with the group."""
+
+    def destroy_process_group(*args: Any, **kwargs: Any) -> Any:
+        with guard.shield("torch.ranks"):
+            runs.close_epochs()
+        return original(*args, **kwargs)
+
+    return destroy_process_group
 
 
 def _is_off() -> bool:
@@ -143,7 +179,7 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
                 _exhausted(self)
             raise
         try:
-            moved = getattr(self, _ATTRIBUTE, None)
+            moved = _pass_of(self)
             if moved is not None:
                 _thread.observer.tracker.advance(moved, batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
@@ -153,8 +189,16 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
     return __next__
 
 
+def _pass_of(iterator: object) -> Pass | None:
+    found: Pass | None = getattr(iterator, _ATTRIBUTE, None)
+    if found is not None and found.successor is not None:
+        found = found.successor
+        setattr(iterator, _ATTRIBUTE, found)
+    return found
+
+
 def _exhausted(iterator: object) -> None:
-    ended = getattr(iterator, _ATTRIBUTE, None)
+    ended = _pass_of(iterator)
     if ended is not None:
         _thread.observer.tracker.exhaust(ended)
         _thread.observer.report()
@@ -221,8 +265,7 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
         if torch.compiler.is_compiling():  # what follows would break the user's graph
             return original(self, *args, **kwargs)
         thread = _thread
-        tracker = thread.observer.tracker
-        if thread.criteria or not tracker.wants_score() or _is_off():
+        if not _is_score_wanted(thread):
             return original(self, *args, **kwargs)
         thread.criteria += 1
         try:
@@ -231,17 +274,28 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
             thread.criteria -= 1
         with guard.shield("torch.loss"):
             if is_readable(value):
-                tracker.score(value, has_graph=value.requires_grad)
+                thread.observer.tracker.score(value, has_graph=value.requires_grad)
         return value
 
     return __call__
+
+
+def _is_score_wanted(thread: _Thread) -> bool:
+    try:
+        return not thread.criteria and thread.observer.tracker.wants_score() and not _is_off()
+    except Exception as error:  # noqa: BLE001 - as a shield
+        _swallow(error)
+        return False
 
 
 # -- steps -----------------------------------------------------------------------------------------
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    _thread.observer.tracker.enter_step()
+    try:
+        _thread.observer.tracker.enter_step()
+    except Exception as error:  # noqa: BLE001 - as a shield
+        _swallow(error)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
