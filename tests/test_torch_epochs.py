@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolog.callbacks.torch.epochs import Tracker, Trained, Validated
+from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
 from autolog.callbacks.torch.passes import Pass
 
 
@@ -53,6 +53,15 @@ class Loop:
         """Begin to iterate a loader; dropping the result drops the loader's iterator."""
         iterator = LoaderIterator()
         return self._rest(self.tracker.begin(loader, iterator), sizes, loader, iterator)
+
+    def endless(self, loader: Loader, sizes: Sequence[int]) -> Iterator[int]:
+        """As `batches`, as the hooks tell it of an iterator that outlives an epoch."""
+        iterator = LoaderIterator()
+        begun = self.tracker.begin(loader, iterator)
+        for size in sizes:
+            begun = begun.successor or begun
+            self.tracker.advance(begun, size)
+            yield size
 
     def _rest(self, begun: Pass, sizes: Sequence[int], *_kept: object) -> Iterator[int]:
         for size in sizes:
@@ -461,3 +470,128 @@ def test_a_pass_that_is_over_stays_over(
         loop.train(1.0)
     late(loop.tracker, over, 3)
     assert loop.take() == [(0, {0: 1.0})]
+
+
+# -- loops whose turns are epochs ------------------------------------------------------------------
+
+
+class Turns:
+    """What ``autolog.epochs`` tells the tracker."""
+
+    def __init__(self, loop: Loop, count: int) -> None:
+        self._tracker, self._count = loop.tracker, count
+
+    def __iter__(self) -> Iterator[int]:
+        holder = LoaderIterator()
+        for index in range(self._count):
+            self._tracker.enter_turn(index, holder)
+            yield index
+            self._tracker.leave_turn()
+
+
+def test_a_turn_is_an_epoch_of_its_steps(loop: Loop) -> None:
+    """Without a loader each step of a turn counts alike; parts of a step add up."""
+    for turn in Turns(loop, 2):
+        loop.train(1.0 + turn)
+        loop.tracker.loss(2.0)
+        loop.train(3.0)
+    assert loop.take() == [(0, {0: 3.0}), (1, {0: 3.5})]
+
+
+def test_a_turn_gathers_the_passes_in_it(loop: Loop) -> None:
+    """Loaders trained on in one turn are one epoch, weighted by samples; a validation is its."""
+    first, second, validation = Loader(), Loader(), Loader()
+    for _ in Turns(loop, 2):
+        for _ in loop.batches(first, [4, 4]):
+            loop.train(1.0)
+        for _ in loop.batches(second, [2]):
+            loop.train(6.0)
+        validated(loop, validation, [1.0, 5.0])
+    expected = {0: (8 * 1 + 2 * 6) / 10}
+    assert loop.take() == [Validated(0, 2.0), (0, expected), Validated(1, 2.0), (1, expected)]
+
+
+def test_a_loader_without_end_is_cut_by_turns(loop: Loop) -> None:
+    """An iterator that is drawn from in several turns gives each its own batches."""
+    batches = loop.endless(Loader(), [4, 2, 1, 1, 8])
+    for turn in Turns(loop, 2):
+        for loss in (1.0, 4.0):
+            next(batches)
+            loop.train(loss * (turn + 1))
+    next(batches)
+    loop.train(7.0)
+    loop.tracker.finish()
+    assert loop.take() == [(0, {0: 2.0}), (1, {0: 5.0}), (2, {0: 7.0})]
+
+
+def test_turns_left_by_break(loop: Loop) -> None:
+    """The turn that ``break`` left ends with the next loop, which counts on."""
+    for turn in Turns(loop, 5):
+        loop.train(float(turn))
+        if turn == 1:
+            break
+    for _ in Turns(loop, 1):
+        loop.train(9.0)
+    assert loop.take() == [(0, {0: 0.0}), (1, {0: 1.0}), (2, {0: 9.0})]
+
+
+def test_losses_after_a_break_are_not_of_the_turn(loop: Loop) -> None:
+    """What trains behind a loop of epochs, with no mark of its own, is no epoch."""
+    for _ in Turns(loop, 5):
+        loop.train(1.0)
+        break
+    loop.train(5.0)
+    loop.tracker.finish()
+    assert loop.take() == [(0, {0: 1.0})]
+
+
+def test_a_turn_without_training_keeps_the_numbers(loop: Loop) -> None:
+    """Epochs bear the numbers that the loop gives them; those without a step leave a gap."""
+    for turn in Turns(loop, 3):
+        if turn != 1:
+            loop.train(float(turn))
+    assert loop.take() == [(0, {0: 0.0}), (2, {0: 2.0})]
+
+
+def test_another_training_in_the_middle_of_a_turn(loop: Loop) -> None:
+    """What trained before in the turn ends with the old training; numbers are those of the loop."""
+    for turn in Turns(loop, 2):
+        for _ in loop.batches(Loader(), [1]):
+            loop.train(1.0)
+        next(fresh := loop.batches(Loader(), [1]))
+        loop.tracker.loss(5.0)
+        if turn == 1:
+            loop.tracker.restart()
+        loop.step()
+        next(fresh, None)
+    assert loop.take() == [(0, {0: 3.0}), (1, {0: 1.0}), (1, {0: 5.0})]
+
+
+# -- what is told beside the losses ----------------------------------------------------------------
+
+
+def test_seconds_and_steps_of_an_epoch(loop: Loop) -> None:
+    """An epoch lasts from its begin to its last step, whatever comes before it is closed."""
+    batches = loop.batches(Loader(), [1, 1])  # begins at 1
+    next(batches)
+    loop.train(1.0)  # 2
+    loop.train(1.0, owner=1)  # 3
+    loop.now = 10.0
+    next(batches)
+    loop.train(1.0)  # 11
+    loop.now = 100.0
+    assert next(batches, None) is None
+    (epoch,) = loop.tracker.finished
+    assert isinstance(epoch, Trained)
+    assert (epoch.seconds, epoch.steps) == (10.0, {0: 2, 1: 1})
+
+
+def test_losses_of_nobody(loop: Loop) -> None:
+    """What an optimizer steps on that is not to be logged is no part of the others' losses."""
+    for _ in loop.batches(Loader(), [3, 1]):
+        loop.train(50.0, owner=NOBODY)
+        loop.train(2.0)
+    for _ in loop.batches(Loader(), [1]):
+        loop.train(50.0, owner=NOBODY)
+    assert loop.take() == [(0, {0: 2.0})]
+    assert loop.tracker.epochs == 1
