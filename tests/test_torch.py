@@ -342,6 +342,73 @@ def test_a_loader_that_looks_ahead(logged: Logged) -> None:
     assert only(logged()).values("epoch_loss") == exactly(expected)
 
 
+class Shard(DataLoader[Any]):
+    """As accelerate's DataLoaderShard: it knows the last batch when it gives it."""
+
+    is_last = False
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        source = super().__iter__()
+        self.is_last, held = False, next(source)
+        while not self.is_last:
+            following = next(source, None)
+            self.is_last = following is None
+            yield held
+            held = following
+
+
+class Skipping(torch.optim.Optimizer):
+    """As accelerate's AcceleratedOptimizer: it has no state of its own."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.is_skipped = optimizer, False
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if not self.is_skipped:
+            self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        if not self.is_skipped:
+            self.optimizer.zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_accelerate(logged: Logged, accumulated: int) -> None:
+    """Accelerate's loader is one batch ahead, its optimizer skips steps, it divides the loss."""
+    model, hand = linear(), Hand()
+    optimizer, batches = Skipping(sgd(model)), Shard(DATA, batch_size=BATCH)
+    for _ in range(2):
+        for index, (x, y) in enumerate(batches):
+            optimizer.is_skipped = (index + 1) % accumulated > 0 and not batches.is_last
+            loss = functional.mse_loss(model(x), y)
+            (loss / accumulated).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            hand.note(len(x), loss)
+        hand.end_epoch()
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(hand.epochs)
+    assert run.params["optimizer_name"] == "SGD"
+
+
+def test_a_skipped_amp_step(logged: Logged) -> None:
+    """A step that a gradient scaler leaves out for an infinity costs neither epoch nor others."""
+    model, hand = linear(), Hand()
+    optimizer, scaler = sgd(model), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for epoch in range(2):
+        for index, (x, y) in enumerate(loader()):
+            optimizer.zero_grad()
+            loss = functional.mse_loss(model(x), y)
+            scaler.scale(loss).backward()
+            if (epoch, index) == (1, 1):
+                model.weight.grad.fill_(float("inf"))  # type: ignore[union-attr]
+            scaler.step(optimizer)
+            scaler.update()
+            hand.note(len(x), loss)
+        hand.end_epoch()
+    assert only(logged()).values("epoch_loss") == exactly(hand.epochs)
+
+
 def test_zipped_loaders(logged: Logged) -> None:
     """Two loaders in ``zip``: the second one's samples weigh, and both end the epoch."""
     model, hand = linear(), Hand()

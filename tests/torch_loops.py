@@ -83,3 +83,8 @@ def only(runs: list[LoggedRun]) -> LoggedRun:
 def exactly(values: Sequence[float]) -> Any:
     """The promise: within 1e-6 of what a person computes."""
     return pytest.approx(list(values), rel=1e-6)
+
+
+def by_epoch(means: Sequence[float]) -> list[tuple[int, Any]]:
+    """The points that the means of successive epochs must be, `exactly`."""
+    return [(epoch, pytest.approx(mean, rel=1e-6)) for epoch, mean in enumerate(means)]
