@@ -102,11 +102,12 @@ def epochs(count: int) -> Iterator[int]:
     Args:
         count: Number of epochs.
     """
-    if "torch" not in sys.modules:
-        return iter(range(count))
-    from autolog.callbacks.torch import hooks
+    if "torch" in sys.modules:
+        with guard.shield("epochs"):
+            from autolog.callbacks.torch import hooks
 
-    return hooks.epochs(count)
+            return hooks.epochs(count)
+    return iter(range(count))
 
 
 def watch(model: Any, *optimizers: Any) -> None:
