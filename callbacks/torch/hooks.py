@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -28,6 +29,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from autolog import guard, hooks, recorder
 from autolog.callbacks.tensors import batch_size, is_readable
 from autolog.callbacks.torch import runs, watched
+from autolog.callbacks.torch.tape import BATCH, END, LOSS, OFF, STEP
 
 try:
     from torch.amp.grad_scaler import GradScaler
@@ -55,6 +57,7 @@ _recorder: Recorder | None = None
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.observer = runs.Observer()
+        self.tape = self.observer.tape
         self.criteria = 0
         """Criteria that are inside of each other now."""
         self.scaled: weakref.ReferenceType[Tensor] | None = None
@@ -179,9 +182,14 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
                 _exhausted(self)
             raise
         try:
-            moved = _pass_of(self)
+            moved = getattr(self, _ATTRIBUTE, None)
             if moved is not None:
-                _thread.observer.tracker.advance(moved, batch_size(batch))
+                tape = _thread.tape
+                if tape.awaits == BATCH and tape.passed is moved:
+                    tape.samples.append(batch_size(batch))
+                    tape.awaits = LOSS
+                else:
+                    _thread.observer.tracker.advance(_pass_of(self), batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
             _swallow(error)
         return batch
@@ -189,18 +197,18 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
     return __next__
 
 
-def _pass_of(iterator: object) -> Pass | None:
-    found: Pass | None = getattr(iterator, _ATTRIBUTE, None)
-    if found is not None and found.successor is not None:
+def _pass_of(iterator: object) -> Pass:
+    """The pass that an iterator makes now, in the newest of its epochs."""
+    found: Pass = getattr(iterator, _ATTRIBUTE)
+    if found.successor is not None:
         found = found.successor
         setattr(iterator, _ATTRIBUTE, found)
     return found
 
 
 def _exhausted(iterator: object) -> None:
-    ended = _pass_of(iterator)
-    if ended is not None:
-        _thread.observer.tracker.exhaust(ended)
+    if getattr(iterator, _ATTRIBUTE, None) is not None:
+        _thread.observer.tracker.exhaust(_pass_of(iterator))
         _thread.observer.report()
 
 
@@ -211,7 +219,7 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
         divisor = 0
         try:
-            if grad_tensors is None and is_readable(tensors) and not _is_off():
+            if grad_tensors is None and type(tensors) is torch.Tensor and not _is_off():
                 divisor = _divisor(tensors)
         except Exception as error:  # noqa: BLE001 - as a shield
             _swallow(error)
@@ -238,13 +246,22 @@ def _divisor(loss: Tensor) -> int:
 
 
 def _heard(loss: Tensor, divisor: int) -> None:
-    """A loss has been propagated back; what a scaler scaled counts as it was before."""
+    """A loss, which torch takes only as one real number, has been propagated back.
+
+    What a scaler scaled counts as it was before.
+    """
     thread = _thread
+    tape = thread.tape
+    if tape.awaits == LOSS and divisor == 1 and thread.scaled is None and loss.is_cpu:
+        tape.losses.append(loss.item())
+        tape.awaits = STEP
+        return
     if thread.scaled is not None:
         if thread.scaled() is loss and thread.unscaled is not None:
             loss, divisor = thread.unscaled, thread.unscaled_divisor
         thread.scaled = thread.unscaled = None
-    thread.observer.tracker.loss(loss, divisor)
+    if is_readable(loss):
+        thread.observer.tracker.loss(loss, divisor)
 
 
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -282,6 +299,8 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_score_wanted(thread: _Thread) -> bool:
     try:
+        if thread.tape.awaits != OFF:  # a training
+            return False
         return not thread.criteria and thread.observer.tracker.wants_score() and not _is_off()
     except Exception as error:  # noqa: BLE001 - as a shield
         _swallow(error)
@@ -293,15 +312,27 @@ def _is_score_wanted(thread: _Thread) -> bool:
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     try:
-        _thread.observer.tracker.enter_step()
+        tape = _thread.tape
+        if tape.awaits == STEP:
+            tape.awaits = END
+        else:
+            _thread.observer.tracker.enter_step()
     except Exception as error:  # noqa: BLE001 - as a shield
         _swallow(error)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     try:
+        tape = _thread.tape
+        if tape.awaits == END and tape.optimizer() is optimizer:
+            tape.rate, tape.ended = optimizer.param_groups[0].get("lr"), monotonic()
+            tape.awaits = BATCH
+            tape.room -= 1
+            if not tape.room:
+                _thread.observer.tell_tape(optimizer)
+            return
         observer = _thread.observer
-        if observer.tracker.leave_step():
+        if observer.tracker.leave_step() and not _is_off():
             observer.stepped(optimizer)
     except Exception as error:  # noqa: BLE001 - as a shield
         _swallow(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 NOBODY: Final = -1
@@ -22,6 +22,9 @@ class Values(Protocol):
 
     def append(self, value: Any, /) -> None:
         """Take a value."""
+
+    def extend(self, numbers: Iterable[float], /) -> None:
+        """Take numbers that are known."""
 
     def __len__(self) -> int: ...
 
@@ -154,6 +157,20 @@ class Pass:
     def steps(self) -> dict[int, int]:
         """How often each optimizer has stepped."""
         return {owner: self.owners.count(owner) for owner in self.rhythm if owner != NOBODY}
+
+    def repeat(self, owner: int, samples: array[int], losses: array[float]) -> None:
+        """As many steps of one optimizer, each on a batch that had one loss."""
+        count, heard = len(samples), self.losses
+        heard.positions.extend(range(len(self.weights) + 1, len(self.weights) + count + 1))
+        heard.values.extend(losses)
+        heard.last = heard.positions[-1]
+        heard.batches += count
+        self._batches_at_step = heard.batches
+        self.weights.extend(samples)
+        self.divisors.extend([1] * count)
+        self.owners.extend([owner] * count)
+        self.ends.extend(range(len(heard.positions) - count + 1, len(heard.positions) + 1))
+        self.rhythm.setdefault(owner, 1)
 
     def sums(self) -> dict[int, tuple[float, float]]:
         """Of each optimizer the sum of weight x loss, and the sum of weights, over its batches.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -15,6 +16,7 @@ from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import Rings, Scalars, optimizer_params, plain
 from autolog.callbacks.torch import watched
 from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
+from autolog.callbacks.torch.tape import OFF, Tape
 from autolog.records import Status
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Observer:
 
     def __init__(self) -> None:
         rings = Rings()
-        self.tracker = Tracker(lambda: Scalars(rings), time.monotonic)
+        self.tape = Tape()
+        self._tracker = Tracker(lambda: Scalars(rings), time.monotonic)
         self._thread = threading.current_thread()
         self._training: Training | None = None
         self._losses: EpochLoss | None = None
@@ -65,11 +68,24 @@ class Observer:
         self._rates: dict[int, object] = {}
         self._steps: list[int] = []
         self._last_pass: Pass | None = None
+        self._last_number = 0
         self._every: int | None = None
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
     # -- events ------------------------------------------------------------------------------------
+
+    @property
+    def tracker(self) -> Tracker:
+        """What follows the loops of this thread, told of all that has happened."""
+        tape = self.tape
+        if tape.awaits != OFF:
+            number = self._last_number
+            steps = tape.tell(self._tracker, number)
+            if steps:
+                self._steps[number] += steps
+                self._rates[number] = tape.rate
+        return self._tracker
 
     def begin(self, loader: object, iterator: object) -> Pass:
         """A loader is iterated."""
@@ -91,6 +107,7 @@ class Observer:
             tracker.step(NOBODY)
             return
         stepped = self._last_pass = tracker.current
+        self._last_number = number
         tracker.step(number)
         self._steps[number] += 1
         self._rates[number] = optimizer.param_groups[0].get("lr")
@@ -100,6 +117,22 @@ class Observer:
             self._log_batches()
         if tracker.finished:
             self.report()
+        self._expect_regular_steps(stepped, optimizer)
+
+    def _expect_regular_steps(self, stepped: Pass, optimizer: Optimizer) -> None:
+        tracker = self._tracker
+        is_looped = stepped is tracker.current and stepped.source is not None
+        if is_looped and not (stepped.is_exhausted or self._due or tracker.is_in_turn):
+            done, every = self._steps[self._last_number], self._every
+            room = every - 1 - done % every if every is not None else sys.maxsize
+            self.tape.begin(stepped, weakref.ref(optimizer), room)
+
+    def tell_tape(self, optimizer: Optimizer) -> None:
+        """Tell the tracker what a full tape holds, and go on with an empty one."""
+        stepped = self.tape.passed
+        assert stepped is not None
+        self.tracker  # noqa: B018 - this tells it
+        self._expect_regular_steps(stepped, optimizer)
 
     def turns(self, count: int) -> Iterator[int]:
         """``range(count)``, each turn an epoch; within another such loop only its numbers."""
