@@ -27,6 +27,7 @@ _WAYS = (
     "divided",
     "twice on a batch",
     "closure",
+    "closure after a loss",
     "raising",
     "paused",
     "validation",
@@ -78,6 +79,16 @@ class Loop:
             loss.backward()
             return loss
 
+        self.optimizer.step(evaluate)  # type: ignore[arg-type]
+
+    def closure_after_a_loss(self, x: Tensor, y: Tensor) -> None:
+        def evaluate() -> Tensor:
+            self.loss(x, y).backward()
+            loss = self.loss(x, y)
+            loss.backward()
+            return loss
+
+        self.loss(x, y).backward()
         self.optimizer.step(evaluate)  # type: ignore[arg-type]
 
     def raising(self, x: Tensor, y: Tensor) -> None:
