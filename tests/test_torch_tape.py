@@ -26,6 +26,7 @@ _WAYS = (
     "accumulated",
     "divided",
     "twice on a batch",
+    "scaled",
     "closure",
     "closure after a loss",
     "raising",
@@ -43,6 +44,7 @@ class Loop:
     def __init__(self) -> None:
         self.model, self.other = linear(), linear()
         self.optimizer, self.second = sgd(self.model), sgd(self.other)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
         self.batches, self.held_out = loader(), loader(VALIDATION)
 
     def epoch(self, ways: list[str]) -> None:
@@ -68,6 +70,11 @@ class Loop:
 
     def divided(self, x: Tensor, y: Tensor) -> None:
         (self.loss(x, y) / 2).backward()
+
+    def scaled(self, x: Tensor, y: Tensor) -> None:
+        self.scaler.scale(self.loss(x, y)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def twice_on_a_batch(self, x: Tensor, y: Tensor) -> None:
         self.regular(x, y)

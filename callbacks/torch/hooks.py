@@ -217,18 +217,22 @@ def _exhausted(iterator: object) -> None:
 
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
-        divisor = 0
+        divisor, is_regular = 0, False
         try:
             if grad_tensors is None and type(tensors) is torch.Tensor and not _is_off():
-                divisor = _divisor(tensors)
+                is_regular = type(tensors.grad_fn) is _thread.tape.loss_kind and tensors.is_cpu
+                divisor = 1 if is_regular else _divisor(tensors)
         except Exception as error:  # noqa: BLE001 - as a shield
             _swallow(error)
         result = original(tensors, grad_tensors, *args, **kwargs)
-        if divisor:
-            try:
+        try:
+            if is_regular and (tape := _thread.tape).awaits == LOSS:
+                tape.losses.append(tensors.item())
+                tape.awaits = STEP
+            elif divisor:
                 _heard(tensors, divisor)
-            except Exception as error:  # noqa: BLE001 - as a shield
-                _swallow(error)
+        except Exception as error:  # noqa: BLE001 - as a shield
+            _swallow(error)
         return result
 
     return backward
@@ -238,7 +242,9 @@ def _divisor(loss: Tensor) -> int:
     """The integer by which a loss has been divided, else 1; the graph must still be there."""
     node = loss.grad_fn
     if type(node).__name__ != "DivBackward0":
+        _thread.tape.loss_kind = type(node) if loss.is_cpu else None
         return 1
+    _thread.tape.loss_kind = None
     other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
     if other is None or not other.is_cpu or other.dtype is not torch.int64 or other.dim():
         return 1
@@ -251,15 +257,11 @@ def _heard(loss: Tensor, divisor: int) -> None:
     What a scaler scaled counts as it was before.
     """
     thread = _thread
-    tape = thread.tape
-    if tape.awaits == LOSS and divisor == 1 and thread.scaled is None and loss.is_cpu:
-        tape.losses.append(loss.item())
-        tape.awaits = STEP
-        return
     if thread.scaled is not None:
         if thread.scaled() is loss and thread.unscaled is not None:
             loss, divisor = thread.unscaled, thread.unscaled_divisor
         thread.scaled = thread.unscaled = None
+        thread.tape.loss_kind = None
     if is_readable(loss):
         thread.observer.tracker.loss(loss, divisor)
 
@@ -272,6 +274,7 @@ def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
                 thread = _thread
                 thread.scaled, thread.unscaled = weakref.ref(scaled), outputs.detach()
                 thread.unscaled_divisor = _divisor(outputs)
+                thread.tape.loss_kind = None
         return scaled
 
     return scale

@@ -28,13 +28,18 @@ _ROOM: Final = 256
 class Tape:
     """Regular steps that the tracker has not been told of."""
 
-    __slots__ = ("awaits", "ended", "losses", "optimizer", "passed", "rate", "room", "samples")
+    __slots__ = (
+        *("awaits", "ended", "loss_kind", "losses", "optimizer", "passed", "rate", "room"),
+        "samples",
+    )
 
     def __init__(self) -> None:
         self.awaits = OFF
         """What comes next in a regular step: a batch, its loss, a step, or the end of that step."""
         self.passed: Pass | None = None
         self.optimizer: Callable[[], object] = _nothing
+        self.loss_kind: type | None = None
+        """What a loss on the host is made by that is neither divided nor scaled."""
         self.rate: object = None
         """The learning rate of the newest step."""
         self.ended = 0.0
