@@ -139,10 +139,11 @@ def _before_end(run: Run, status: str) -> None:
 def _destroy_process_group(original: Callable[..., Any]) -> Callable[..., Any]:
     """What other ranks have put for us goes with the group."""
 
-    def destroy_process_group(*args: Any, **kwargs: Any) -> Any:
+    def destroy_process_group(group: Any = None) -> Any:
         with guard.shield("torch.ranks"):
-            runs.close_epochs()
-        return original(*args, **kwargs)
+            if group is None or group is torch.distributed.group.WORLD:
+                runs.close_epochs()
+        return original(group)
 
     return destroy_process_group
 
