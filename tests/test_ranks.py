@@ -76,29 +76,6 @@ def test_the_first_rank_looks_and_never_waits(autolog_home: Path, tmp_path: Path
     assert first.strip() == "False"  # nothing is left in the store
 
 
-def test_a_whole_group_needs_no_tag(autolog_home: Path, tmp_path: Path) -> None:
-    """Where every epoch was complete the run has no scope tag; two trainings are not mixed up."""
-    _run(
-        """
-    for number in range(2):
-        training, losses = begin()
-        for epoch in range(3):
-            if rank == 1:
-                losses.log(epoch, {0: (100.0 * number + epoch, 1)})
-            dist.barrier()
-            if rank == 0:
-                losses.log(epoch, {0: (0.0, 1)})
-        losses.settle()
-        training.end()
-        dist.barrier()
-    """,
-        tmp_path,
-    )
-    runs = logged_runs(autolog_home)
-    assert [run.values("epoch_loss") for run in runs] == [[0.0, 0.5, 1.0], [50.0, 50.5, 51.0]]
-    assert not any("autolog.loss_scope" in run.tags for run in runs)
-
-
 def test_a_group_that_is_gone(autolog_home: Path, tmp_path: Path) -> None:
     """Without a group, or with a store whose host has ended, each rank goes on undisturbed."""
     _run(

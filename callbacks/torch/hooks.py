@@ -333,7 +333,7 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             tape.awaits = BATCH
             tape.room -= 1
             if not tape.room:
-                _thread.observer.tell_tape(optimizer)
+                _thread.observer.empty_tape(optimizer)
             return
         observer = _thread.observer
         if observer.tracker.leave_step() and not _is_off():

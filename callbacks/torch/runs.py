@@ -78,14 +78,17 @@ class Observer:
     @property
     def tracker(self) -> Tracker:
         """What follows the loops of this thread, told of all that has happened."""
-        tape = self.tape
-        if tape.awaits != OFF:
-            number = self._last_number
-            steps = tape.tell(self._tracker, number)
-            if steps:
-                self._steps[number] += steps
-                self._rates[number] = tape.rate
+        if self.tape.awaits != OFF:
+            self._tell()
         return self._tracker
+
+    def _tell(self) -> None:
+        """Tell the tracker what the tape holds."""
+        number = self._last_number
+        steps = self.tape.tell(self._tracker, number)
+        if steps:
+            self._steps[number] += steps
+            self._rates[number] = self.tape.rate
 
     def begin(self, loader: object, iterator: object) -> Pass:
         """A loader is iterated."""
@@ -127,11 +130,11 @@ class Observer:
             room = every - 1 - done % every if every is not None else sys.maxsize
             self.tape.begin(stepped, weakref.ref(optimizer), room)
 
-    def tell_tape(self, optimizer: Optimizer) -> None:
+    def empty_tape(self, optimizer: Optimizer) -> None:
         """Tell the tracker what a full tape holds, and go on with an empty one."""
         stepped = self.tape.passed
         assert stepped is not None
-        self.tracker  # noqa: B018 - this tells it
+        self._tell()
         self._expect_regular_steps(stepped, optimizer)
 
     def turns(self, count: int) -> Iterator[int]:
