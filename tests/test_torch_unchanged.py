@@ -27,6 +27,7 @@ from torch_loops import (
     DATA,
     VALIDATION,
     X,
+    Y,
     linear,
     loader,
     only,
@@ -97,10 +98,15 @@ def test_disable_puts_everything_back(autolog_home: Path) -> None:
 
 
 def test_enabled_again(logged: Logged) -> None:
-    """Enabled after it was disabled, it logs again."""
+    """Enabled after it was disabled, it logs again, and knows nothing of losses from before."""
+    functional.mse_loss(linear()(X), Y).backward()
     autolog.disable()
     autolog.enable(mode="offline", silent=True)
-    train(model := linear(), loader(), sgd(model))
+    model = linear()
+    optimizer = sgd(model)
+    optimizer.step()
+    assert logged() == []
+    train(model, loader(), optimizer)
     assert len(only(logged()).values("epoch_loss")) == 2
 
 

@@ -107,8 +107,8 @@ def install() -> None:
 
 
 def remove() -> None:
-    """Take every hook out of torch, and end the runs that they log to."""
-    global _recorder
+    """Take every hook out of torch, end the runs that they log to, and forget what was heard."""
+    global _recorder, _thread
     if _recorder is not None:
         _recorder.before_end.remove(_before_end)
     _recorder = None
@@ -122,6 +122,7 @@ def remove() -> None:
     atexit.unregister(_at_exit)
     with guard.shield("torch.remove"):
         runs.finish_all()
+    _thread = _Thread()
 
 
 def _at_exit() -> None:
