@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         disable,
         enable,
         end_run,
+        epochs,
         flush,
         last_run,
         log_artifact,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         set_tags,
         shutdown,
         status,
+        watch,
     )
     from autolog.handle import Point, RunHandle
     from autolog.receipt import Receipt
@@ -46,6 +48,7 @@ __all__ = [
     "disable",
     "enable",
     "end_run",
+    "epochs",
     "flush",
     "last_run",
     "log_artifact",
@@ -58,6 +61,7 @@ __all__ = [
     "set_tags",
     "shutdown",
     "status",
+    "watch",
 ]
 
 _ELSEWHERE = {

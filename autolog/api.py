@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib  # noqa: TC003 - the types of the public functions resolve at run time
 import os  # noqa: TC003
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autolog import guard, session
@@ -89,6 +90,45 @@ def disable() -> None:
 def pause() -> contextlib.AbstractContextManager[None]:
     """Context manager: what trains inside is not logged; explicit calls are."""
     return session.get().recorder.pause()
+
+
+def epochs(count: int) -> Iterator[int]:
+    """``range(count)`` for a PyTorch loop without a ``DataLoader``: each turn is an epoch.
+
+    ``for epoch in autolog.epochs(10):`` logs ``epoch_loss`` of each turn, the mean over its steps,
+    and ``epochs`` as a param. Batches of a ``DataLoader`` inside count by their samples, and all
+    that trains in one turn is one epoch. Without `enable` or `watch` it is ``range(count)``.
+
+    Args:
+        count: Number of epochs.
+    """
+    if "torch" in sys.modules:
+        with guard.shield("epochs"):
+            from autolog.callbacks.torch import hooks
+
+            return hooks.epochs(count)
+    return iter(range(count))
+
+
+def watch(model: Any, *optimizers: Any) -> None:
+    """Log what the optimizers train as one run of `model`, with or without `enable`.
+
+    For PyTorch, before the training. The run is named after the model's class, and has
+    ``model_parameters`` and ``model_trainable_parameters`` as params. Until `disable`.
+
+    Args:
+        model: A ``torch.nn.Module``; what DDP or ``torch.compile`` wrap round it is looked through.
+        optimizers: Those that train it; one of them made later needs a call of its own.
+    """
+    current = session.get()
+    if current.settings.disabled:
+        return
+    with guard.shield("watch"):
+        from autolog.callbacks import torch
+        from autolog.callbacks.torch import hooks
+
+        current.switchboard.keep("torch", torch)
+        hooks.watch(model, optimizers)
 
 
 def run(

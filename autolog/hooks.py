@@ -119,6 +119,10 @@ class Switchboard:
             with guard.shield(f"uninstrument {name}"):
                 integration.uninstrument()
 
+    def keep(self, name: str, integration: Integration) -> None:
+        """Have `disable` put back what an explicit form has instrumented."""
+        self._instrumented.setdefault(name, integration)
+
     @property
     def instrumented(self) -> list[str]:
         """The modules that are instrumented now."""
@@ -126,7 +130,7 @@ class Switchboard:
 
     def _instrument(self, name: str, integration: str, module: ModuleType) -> None:
         """Runs inside the user's ``import``, which an exception of ours would make fail."""
-        if not self.on or name in self._instrumented:
+        if not self.on:
             return
         with guard.shield(f"instrument {name}", firm=True):
             found = _load(integration)

@@ -7,7 +7,7 @@ random number drawn.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import torch
@@ -95,15 +95,22 @@ class Scalars:
         self._rings = rings
         self._values = array("d")
 
-    def append(self, scalar: Tensor) -> None:
-        """Take the value that a readable tensor has, or will have when its device gets there."""
-        if scalar.is_cpu:
-            if self.known == len(self._values):
-                self.known += 1
-            self._values.append(scalar.item())
+    def append(self, scalar: Tensor | float) -> None:
+        """Take a number, or what a readable tensor has or will have when its device gets there."""
+        if isinstance(scalar, float):
+            self.extend((scalar,))
+        elif scalar.is_cpu:
+            self.extend((scalar.item(),))
         else:
             self._values.append(_UNKNOWN)
             self._rings.put(scalar, self, len(self._values) - 1)
+
+    def extend(self, numbers: Iterable[float]) -> None:
+        """Take numbers that are known."""
+        is_known = self.known == len(self._values)
+        self._values.extend(numbers)
+        if is_known:
+            self.known = len(self._values)
 
     def resolve(self, index: int, value: float) -> None:
         """Fill in a number that has left its device."""

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolog.callbacks.torch.epochs import Epoch, Tracker
+from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
 from autolog.callbacks.torch.passes import Pass
 
 
@@ -40,12 +41,27 @@ class Loop:
     """What torch's hooks would tell of a training loop."""
 
     def __init__(self) -> None:
-        self.tracker = Tracker(Numbers)
+        self.now = 0.0
+        self.tracker = Tracker(Numbers, self.clock)
+
+    def clock(self) -> float:
+        """A second passes each time that somebody looks."""
+        self.now += 1
+        return self.now
 
     def batches(self, loader: Loader, sizes: Sequence[int]) -> Iterator[int]:
         """Begin to iterate a loader; dropping the result drops the loader's iterator."""
         iterator = LoaderIterator()
         return self._rest(self.tracker.begin(loader, iterator), sizes, loader, iterator)
+
+    def endless(self, loader: Loader, sizes: Sequence[int]) -> Iterator[int]:
+        """As `batches`, as the hooks tell it of an iterator that outlives an epoch."""
+        iterator = LoaderIterator()
+        begun = self.tracker.begin(loader, iterator)
+        for size in sizes:
+            begun = begun.successor or begun
+            self.tracker.advance(begun, size)
+            yield size
 
     def _rest(self, begun: Pass, sizes: Sequence[int], *_kept: object) -> Iterator[int]:
         for size in sizes:
@@ -62,13 +78,19 @@ class Loop:
         self.tracker.loss(loss, divisor)
         self.step(owner)
 
-    def take(self) -> list[Epoch]:
+    def take(self) -> list[Any]:
+        """The finished epochs: number and mean losses of trainings, validations as they are."""
         finished, self.tracker.finished = self.tracker.finished, []
-        return finished
+        return [(e.number, means(e)) if isinstance(e, Trained) else e for e in finished]
 
     def losses(self) -> list[float]:
         """The finished training epochs of one optimizer."""
-        return [epoch.losses[0] for epoch in self.take() if epoch.losses]
+        return [epoch[1][0] for epoch in self.take() if isinstance(epoch, tuple)]
+
+
+def means(epoch: Trained) -> dict[int, float]:
+    """The mean loss of each optimizer."""
+    return {owner: total / weight for owner, (total, weight) in epoch.sums.items()}
 
 
 @pytest.fixture
@@ -96,7 +118,7 @@ def test_an_epoch_ends_with_its_loader(loop: Loop) -> None:
     for number in range(3):
         for _ in loop.batches(loader, [2, 2]):
             loop.train(1.0)
-        assert [epoch.number for epoch in loop.take()] == [number]
+        assert [number for number, _ in loop.take()] == [number]
 
 
 def test_losses_of_one_batch_are_parts(loop: Loop) -> None:
@@ -176,7 +198,7 @@ def test_each_optimizer_has_its_mean(loop: Loop) -> None:
         loop.train(float(index), owner=0)
         if index != 1:
             loop.train(10.0 * index, owner=1)
-    assert loop.take() == [Epoch(0, losses={0: 4 / 5, 1: 20 / 3})]
+    assert loop.take() == [(0, {0: 4 / 5, 1: 20 / 3})]
 
 
 def test_a_closure_counts_once(loop: Loop) -> None:
@@ -253,7 +275,7 @@ def test_two_optimizers_behind_a_wrapper_that_looks_ahead(loop: Loop) -> None:
         next(batches, None)
         loop.train(loss, owner=0)
         loop.train(-loss, owner=1)
-    assert loop.take() == [Epoch(0, losses={0: 4.0, 1: -4.0})]
+    assert loop.take() == [(0, {0: 4.0, 1: -4.0})]
 
 
 def test_loaders_zipped(loop: Loop) -> None:
@@ -282,7 +304,7 @@ def test_a_batch_looked_at_before(loop: Loop) -> None:
     next(loop.batches(loader, [4, 4]))
     for _ in loop.batches(loader, [4, 4]):
         loop.train(1.0)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
 
 
 def test_one_batch_trained_on_for_ever(loop: Loop) -> None:
@@ -344,7 +366,7 @@ def test_a_validation_is_weighted_by_samples(loop: Loop) -> None:
     for number in range(2):
         trained(loop, Loader())
         validated(loop, Loader(), [1.0, 5.0])
-        assert loop.take() == [Epoch(number, score=2.0)]
+        assert loop.take() == [Validated(number, 2.0)]
 
 
 def test_a_validation_with_gradients_on(loop: Loop) -> None:
@@ -353,7 +375,7 @@ def test_a_validation_with_gradients_on(loop: Loop) -> None:
     validated(loop, Loader(), [1.0, 5.0], graph=True)
     assert loop.take() == []
     loop.tracker.begin(Loader(), LoaderIterator())
-    assert loop.take() == [Epoch(0, score=2.0)]
+    assert loop.take() == [Validated(0, 2.0)]
 
 
 def test_criterion_of_a_training_is_no_validation(loop: Loop) -> None:
@@ -362,7 +384,7 @@ def test_criterion_of_a_training_is_no_validation(loop: Loop) -> None:
         if loop.tracker.wants_score():
             loop.tracker.score(7.0, has_graph=True)
         loop.train(1.0)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
 
 
 def test_a_validation_within_an_epoch(loop: Loop) -> None:
@@ -372,7 +394,7 @@ def test_a_validation_within_an_epoch(loop: Loop) -> None:
         loop.train(float(index))
         if index == 0:
             validated(loop, Loader(), [4.0, 4.0])
-    assert loop.take() == [Epoch(1, score=4.0), Epoch(1, losses={0: 0.5})]
+    assert loop.take() == [Validated(1, 4.0), (1, {0: 0.5})]
 
 
 def test_training_data_is_no_validation(loop: Loop) -> None:
@@ -389,7 +411,7 @@ def test_another_part_of_the_training_dataset_is(loop: Loop) -> None:
     dataset = Dataset()
     trained(loop, Loader(dataset, sampler=object()))
     validated(loop, Loader(dataset, sampler=object()), [1.0, 1.0])
-    assert loop.take() == [Epoch(0, score=1.0)]
+    assert loop.take() == [Validated(0, 1.0)]
 
 
 def test_datasets_validated_in_one_epoch_are_told_apart(loop: Loop) -> None:
@@ -398,7 +420,7 @@ def test_datasets_validated_in_one_epoch_are_told_apart(loop: Loop) -> None:
     trained(loop, Loader())
     for loader in (validation, test, validation):
         validated(loop, loader, [1.0, 1.0])
-    assert [epoch.validation for epoch in loop.take()] == [0, 1, 0]
+    assert [epoch.dataset for epoch in loop.take()] == [0, 1, 0]
 
 
 def test_loaders_made_for_one_pass_are_told_by_their_dataset(loop: Loop) -> None:
@@ -407,7 +429,7 @@ def test_loaders_made_for_one_pass_are_told_by_their_dataset(loop: Loop) -> None
     trained(loop, Loader(data))
     for dataset in (data, validation, data, validation):
         validated(loop, Loader(dataset), [1.0, 1.0])
-    assert loop.take() == [Epoch(0, score=1.0)] * 2
+    assert loop.take() == [Validated(0, 1.0)] * 2
 
 
 def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:
@@ -416,7 +438,7 @@ def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:
     for _ in loop.batches(Loader(), [1]):
         loop.tracker.score(1.0, has_graph=False)
         loop.tracker.score(2.0, has_graph=False)
-    assert loop.take() == [Epoch(0, score=None)]
+    assert loop.take() == [Validated(0, None)]
 
 
 # -- a new training --------------------------------------------------------------------------------
@@ -431,10 +453,10 @@ def test_another_training_starts_at_epoch_0(loop: Loop) -> None:
     next(fresh)
     loop.tracker.loss(5.0)
     loop.tracker.restart()
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
     loop.step()
     next(fresh, None)
-    assert loop.take() == [Epoch(0, losses={0: 5.0})]
+    assert loop.take() == [(0, {0: 5.0})]
 
 
 @pytest.mark.parametrize("late", [Tracker.advance, lambda tracker, over, _: tracker.exhaust(over)])
@@ -447,4 +469,129 @@ def test_a_pass_that_is_over_stays_over(
     for _ in loop.batches(loader, [1]):
         loop.train(1.0)
     late(loop.tracker, over, 3)
-    assert loop.take() == [Epoch(0, losses={0: 1.0})]
+    assert loop.take() == [(0, {0: 1.0})]
+
+
+# -- loops whose turns are epochs ------------------------------------------------------------------
+
+
+class Turns:
+    """What ``autolog.epochs`` tells the tracker."""
+
+    def __init__(self, loop: Loop, count: int) -> None:
+        self._tracker, self._count = loop.tracker, count
+
+    def __iter__(self) -> Iterator[int]:
+        holder = LoaderIterator()
+        for index in range(self._count):
+            self._tracker.enter_turn(index, holder)
+            yield index
+            self._tracker.leave_turn()
+
+
+def test_a_turn_is_an_epoch_of_its_steps(loop: Loop) -> None:
+    """Without a loader each step of a turn counts alike; parts of a step add up."""
+    for turn in Turns(loop, 2):
+        loop.train(1.0 + turn)
+        loop.tracker.loss(2.0)
+        loop.train(3.0)
+    assert loop.take() == [(0, {0: 3.0}), (1, {0: 3.5})]
+
+
+def test_a_turn_gathers_the_passes_in_it(loop: Loop) -> None:
+    """Loaders trained on in one turn are one epoch, weighted by samples; a validation is its."""
+    first, second, validation = Loader(), Loader(), Loader()
+    for _ in Turns(loop, 2):
+        for _ in loop.batches(first, [4, 4]):
+            loop.train(1.0)
+        for _ in loop.batches(second, [2]):
+            loop.train(6.0)
+        validated(loop, validation, [1.0, 5.0])
+    expected = {0: (8 * 1 + 2 * 6) / 10}
+    assert loop.take() == [Validated(0, 2.0), (0, expected), Validated(1, 2.0), (1, expected)]
+
+
+def test_a_loader_without_end_is_cut_by_turns(loop: Loop) -> None:
+    """An iterator that is drawn from in several turns gives each its own batches."""
+    batches = loop.endless(Loader(), [4, 2, 1, 1, 8])
+    for turn in Turns(loop, 2):
+        for loss in (1.0, 4.0):
+            next(batches)
+            loop.train(loss * (turn + 1))
+    next(batches)
+    loop.train(7.0)
+    loop.tracker.finish()
+    assert loop.take() == [(0, {0: 2.0}), (1, {0: 5.0}), (2, {0: 7.0})]
+
+
+def test_turns_left_by_break(loop: Loop) -> None:
+    """The turn that ``break`` left ends with the next loop, which counts on."""
+    for turn in Turns(loop, 5):
+        loop.train(float(turn))
+        if turn == 1:
+            break
+    for _ in Turns(loop, 1):
+        loop.train(9.0)
+    assert loop.take() == [(0, {0: 0.0}), (1, {0: 1.0}), (2, {0: 9.0})]
+
+
+def test_losses_after_a_break_are_not_of_the_turn(loop: Loop) -> None:
+    """What trains behind a loop of epochs, with no mark of its own, is no epoch."""
+    for _ in Turns(loop, 5):
+        loop.train(1.0)
+        break
+    loop.train(5.0)
+    loop.tracker.finish()
+    assert loop.take() == [(0, {0: 1.0})]
+
+
+def test_a_turn_without_training_keeps_the_numbers(loop: Loop) -> None:
+    """Epochs bear the numbers that the loop gives them; those without a step leave a gap."""
+    for turn in Turns(loop, 3):
+        if turn != 1:
+            loop.train(float(turn))
+    assert loop.take() == [(0, {0: 0.0}), (2, {0: 2.0})]
+
+
+def test_another_training_in_the_middle_of_a_turn(loop: Loop) -> None:
+    """What trained before in the turn ends with the old training; numbers are those of the loop."""
+    for turn in Turns(loop, 2):
+        for _ in loop.batches(Loader(), [1]):
+            loop.train(1.0)
+        next(fresh := loop.batches(Loader(), [1]))
+        loop.tracker.loss(5.0)
+        if turn == 1:
+            loop.tracker.restart()
+        loop.step()
+        next(fresh, None)
+    assert loop.take() == [(0, {0: 3.0}), (1, {0: 1.0}), (1, {0: 5.0})]
+
+
+# -- what is told beside the losses ----------------------------------------------------------------
+
+
+def test_seconds_and_steps_of_an_epoch(loop: Loop) -> None:
+    """An epoch lasts from its begin to its last step, whatever comes before it is closed."""
+    batches = loop.batches(Loader(), [1, 1])  # begins at 1
+    next(batches)
+    loop.train(1.0)  # 2
+    loop.train(1.0, owner=1)  # 3
+    loop.now = 10.0
+    next(batches)
+    loop.train(1.0)  # 11
+    loop.now = 100.0
+    assert next(batches, None) is None
+    (epoch,) = loop.tracker.finished
+    assert isinstance(epoch, Trained)
+    assert (epoch.seconds, epoch.steps) == (10.0, {0: 2, 1: 1})
+
+
+def test_losses_of_nobody(loop: Loop) -> None:
+    """What an optimizer steps on that is not to be logged is no part of the others' losses."""
+    for _ in loop.batches(Loader(), [3, 1]):
+        loop.train(50.0, owner=NOBODY)
+        loop.train(2.0)
+    for _ in loop.batches(Loader(), [1]):
+        loop.train(50.0, owner=NOBODY)
+    assert loop.take() == [(0, {0: 2.0})]
+    assert loop.tracker.epochs == 1

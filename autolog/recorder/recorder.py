@@ -50,6 +50,8 @@ class Recorder:
         self.exit_status: Callable[[], str] = lambda: Status.FINISHED
         """How runs end that are still open when the process does, as far as it is known."""
         self.on_start: list[Callable[[Run], None]] = []
+        self.before_end: list[Callable[[Run, str], None]] = []
+        """Told of a run that takes its last values now, and of the status it will end with."""
         self.on_end: list[Callable[[Run], None]] = []
         self.open_runs: list[Run] = []
         """The runs that this process opened, and the one of its parent that it joined."""
@@ -149,6 +151,9 @@ class Recorder:
 
     def end_run(self, run: Run, status: str = Status.FINISHED) -> None:
         """End a run of `open_runs`, once; open children end with it."""
+        if run in self.open_runs:
+            for last_call in self.before_end:
+                last_call(run, status)
         with self._lock:
             if run not in self.open_runs:
                 return

@@ -12,10 +12,12 @@ import atexit
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import torch.distributed
 from torch.nn.modules.loss import _Loss
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -26,7 +28,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from autolog import guard, hooks, recorder
 from autolog.callbacks.tensors import batch_size, is_readable
-from autolog.callbacks.torch import runs
+from autolog.callbacks.torch import runs, watched
+from autolog.callbacks.torch.tape import BATCH, END, LOSS, OFF, STEP
 
 try:
     from torch.amp.grad_scaler import GradScaler
@@ -35,10 +38,12 @@ except ImportError:  # torch < 2.3
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
-    from autolog.recorder import Recorder
+    from autolog.callbacks.torch.passes import Pass
+    from autolog.recorder import Recorder, Run
 
 _ATTRIBUTE: Final = "_autolog_pass"
 """Of a loader's iterator: the pass it makes."""
@@ -52,6 +57,7 @@ _recorder: Recorder | None = None
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.observer = runs.Observer()
+        self.tape = self.observer.tape
         self.criteria = 0
         """Criteria that are inside of each other now."""
         self.scaled: weakref.ReferenceType[Tensor] | None = None
@@ -64,6 +70,17 @@ _thread = _Thread()
 
 
 # -- on and off ------------------------------------------------------------------------------------
+
+
+def watch(model: Module, optimizers: tuple[Optimizer, ...]) -> None:
+    """Log what these optimizers train, with or without ``enable()``."""
+    install()
+    watched.add(model, optimizers)
+
+
+def epochs(count: int) -> Iterator[int]:
+    """``range(count)``, whose turns are the epochs of this thread."""
+    return iter(range(count)) if _is_off() else _thread.observer.turns(count)
 
 
 def install() -> None:
@@ -80,16 +97,22 @@ def install() -> None:
         (_BaseDataLoaderIter, "__next__", _next),
         (_Loss, "__call__", _criterion),
         (GradScaler, "scale", _scale),
+        (torch.distributed, "destroy_process_group", _destroy_process_group),
     ):
-        hooks.wrap(owner, name, make)
-        _wrapped.append((owner, name))
+        if hasattr(owner, name):  # a torch without distributed has no process groups
+            hooks.wrap(owner, name, make)
+            _wrapped.append((owner, name))
+    _recorder.before_end.append(_before_end)
     atexit.register(_at_exit)
 
 
 def remove() -> None:
-    """Take every hook out of torch, and end the runs that they log to."""
-    global _recorder
+    """Take every hook out of torch, end the runs that they log to, and forget what was heard."""
+    global _recorder, _thread
+    if _recorder is not None:
+        _recorder.before_end.remove(_before_end)
     _recorder = None
+    watched.clear()
     for handle in _handles:
         handle.remove()
     for owner, name in _wrapped:
@@ -99,6 +122,7 @@ def remove() -> None:
     atexit.unregister(_at_exit)
     with guard.shield("torch.remove"):
         runs.finish_all()
+    _thread = _Thread()
 
 
 def _at_exit() -> None:
@@ -106,6 +130,23 @@ def _at_exit() -> None:
     if getattr(sys, "last_value", None) is None:
         with guard.shield("torch.exit"):
             runs.close_epochs()
+
+
+def _before_end(run: Run, status: str) -> None:
+    with guard.shield("torch.exit"):
+        runs.before_end(run, status)
+
+
+def _destroy_process_group(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What other ranks have put for us goes with the group."""
+
+    def destroy_process_group(group: Any = None) -> Any:
+        with guard.shield("torch.ranks"):
+            if group is None or group is torch.distributed.group.WORLD:
+                runs.close_epochs()
+        return original(group)
+
+    return destroy_process_group
 
 
 def _is_off() -> bool:
@@ -145,7 +186,12 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             moved = getattr(self, _ATTRIBUTE, None)
             if moved is not None:
-                _thread.observer.tracker.advance(moved, batch_size(batch))
+                tape = _thread.tape
+                if tape.awaits == BATCH and tape.passed is moved:
+                    tape.samples.append(batch_size(batch))
+                    tape.awaits = LOSS
+                else:
+                    _thread.observer.tracker.advance(_pass_of(self), batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
             _swallow(error)
         return batch
@@ -153,10 +199,18 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
     return __next__
 
 
+def _pass_of(iterator: object) -> Pass:
+    """The pass that an iterator makes now, in the newest of its epochs."""
+    found: Pass = getattr(iterator, _ATTRIBUTE)
+    if found.successor is not None:
+        found = found.successor
+        setattr(iterator, _ATTRIBUTE, found)
+    return found
+
+
 def _exhausted(iterator: object) -> None:
-    ended = getattr(iterator, _ATTRIBUTE, None)
-    if ended is not None:
-        _thread.observer.tracker.exhaust(ended)
+    if getattr(iterator, _ATTRIBUTE, None) is not None:
+        _thread.observer.tracker.exhaust(_pass_of(iterator))
         _thread.observer.report()
 
 
@@ -165,18 +219,22 @@ def _exhausted(iterator: object) -> None:
 
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
-        divisor = 0
+        divisor, is_regular = 0, False
         try:
-            if grad_tensors is None and is_readable(tensors) and not _is_off():
-                divisor = _divisor(tensors)
+            if grad_tensors is None and type(tensors) is torch.Tensor and not _is_off():
+                is_regular = type(tensors.grad_fn) is _thread.tape.loss_kind and tensors.is_cpu
+                divisor = 1 if is_regular else _divisor(tensors)
         except Exception as error:  # noqa: BLE001 - as a shield
             _swallow(error)
         result = original(tensors, grad_tensors, *args, **kwargs)
-        if divisor:
-            try:
+        try:
+            if is_regular and (tape := _thread.tape).awaits == LOSS:
+                tape.losses.append(tensors.item())
+                tape.awaits = STEP
+            elif divisor:
                 _heard(tensors, divisor)
-            except Exception as error:  # noqa: BLE001 - as a shield
-                _swallow(error)
+        except Exception as error:  # noqa: BLE001 - as a shield
+            _swallow(error)
         return result
 
     return backward
@@ -186,7 +244,9 @@ def _divisor(loss: Tensor) -> int:
     """The integer by which a loss has been divided, else 1; the graph must still be there."""
     node = loss.grad_fn
     if type(node).__name__ != "DivBackward0":
+        _thread.tape.loss_kind = type(node) if loss.is_cpu else None
         return 1
+    _thread.tape.loss_kind = None
     other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
     if other is None or not other.is_cpu or other.dtype is not torch.int64 or other.dim():
         return 1
@@ -194,13 +254,18 @@ def _divisor(loss: Tensor) -> int:
 
 
 def _heard(loss: Tensor, divisor: int) -> None:
-    """A loss has been propagated back; what a scaler scaled counts as it was before."""
+    """A loss, which torch takes only as one real number, has been propagated back.
+
+    What a scaler scaled counts as it was before.
+    """
     thread = _thread
     if thread.scaled is not None:
         if thread.scaled() is loss and thread.unscaled is not None:
             loss, divisor = thread.unscaled, thread.unscaled_divisor
         thread.scaled = thread.unscaled = None
-    thread.observer.tracker.loss(loss, divisor)
+        thread.tape.loss_kind = None
+    if is_readable(loss):
+        thread.observer.tracker.loss(loss, divisor)
 
 
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,6 +276,7 @@ def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
                 thread = _thread
                 thread.scaled, thread.unscaled = weakref.ref(scaled), outputs.detach()
                 thread.unscaled_divisor = _divisor(outputs)
+                thread.tape.loss_kind = None
         return scaled
 
     return scale
@@ -221,8 +287,7 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
         if torch.compiler.is_compiling():  # what follows would break the user's graph
             return original(self, *args, **kwargs)
         thread = _thread
-        tracker = thread.observer.tracker
-        if thread.criteria or not tracker.wants_score() or _is_off():
+        if not _is_score_wanted(thread):
             return original(self, *args, **kwargs)
         thread.criteria += 1
         try:
@@ -231,23 +296,48 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
             thread.criteria -= 1
         with guard.shield("torch.loss"):
             if is_readable(value):
-                tracker.score(value, has_graph=value.requires_grad)
+                thread.observer.tracker.score(value, has_graph=value.requires_grad)
         return value
 
     return __call__
+
+
+def _is_score_wanted(thread: _Thread) -> bool:
+    try:
+        if thread.tape.awaits != OFF:  # a training
+            return False
+        return not thread.criteria and thread.observer.tracker.wants_score() and not _is_off()
+    except Exception as error:  # noqa: BLE001 - as a shield
+        _swallow(error)
+        return False
 
 
 # -- steps -----------------------------------------------------------------------------------------
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    _thread.observer.tracker.enter_step()
+    try:
+        tape = _thread.tape
+        if tape.awaits == STEP:
+            tape.awaits = END
+        else:
+            _thread.observer.tracker.enter_step()
+    except Exception as error:  # noqa: BLE001 - as a shield
+        _swallow(error)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     try:
+        tape = _thread.tape
+        if tape.awaits == END and tape.optimizer() is optimizer:
+            tape.rate, tape.ended = optimizer.param_groups[0].get("lr"), monotonic()
+            tape.awaits = BATCH
+            tape.room -= 1
+            if not tape.room:
+                _thread.observer.empty_tape(optimizer)
+            return
         observer = _thread.observer
-        if observer.tracker.leave_step():
+        if observer.tracker.leave_step() and not _is_off():
             observer.stepped(optimizer)
     except Exception as error:  # noqa: BLE001 - as a shield
         _swallow(error)

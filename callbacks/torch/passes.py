@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import weakref
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
+
+NOBODY: Final = -1
+"""The owner of losses that are not to be logged."""
 
 _WHOLE_DATASET: Final = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
 
@@ -19,6 +22,9 @@ class Values(Protocol):
 
     def append(self, value: Any, /) -> None:
         """Take a value."""
+
+    def extend(self, numbers: Iterable[float], /) -> None:
+        """Take numbers that are known."""
 
     def __len__(self) -> int: ...
 
@@ -73,7 +79,7 @@ class Source:
 
 
 class Pass:
-    """One pass over one loader, or one step of a loop that has none."""
+    """One pass over one loader, one turn of a loop without one, or a step outside of all loops."""
 
     def __init__(
         self,
@@ -82,7 +88,11 @@ class Pass:
         iterator: object = None,
     ) -> None:
         self.source = source
+        self.is_bare = iterator is None
+        """True for a step outside of all loops, of which no epoch comes."""
         self._iterator = _weakly(iterator)
+        self.successor: Pass | None = None
+        """The pass that goes on with the iterator in the next epoch."""
         self.zipped_to: Pass | None = None
         """The pass that had begun just before and had given nothing yet, as in ``zip(a, b)``."""
         self.weights = array("q")
@@ -96,6 +106,8 @@ class Pass:
         self.rhythm: dict[int, int] = {}
         """The most batches that an optimizer accumulated for one step."""
         self.is_exhausted = self.has_graph = False
+        self.begun = self.ended = 0.0
+        """When it began, and when its last step was done."""
         self._batches_at_step = 0
 
     @property
@@ -107,6 +119,11 @@ class Pass:
     def is_abandoned(self) -> bool:
         """True when nothing can ever advance this pass again."""
         return self._iterator() is None
+
+    @property
+    def is_training(self) -> bool:
+        """True when an optimizer has stepped whose losses are logged."""
+        return any(owner != NOBODY for owner in self.rhythm)
 
     @property
     def is_spent(self) -> bool:
@@ -124,6 +141,11 @@ class Pass:
         """Losses that no step followed yet."""
         return len(self.losses.positions) - (self.ends[-1] if self.ends else 0)
 
+    def cut(self, values: Callable[[], Values]) -> Pass:
+        """End this pass here; another one goes on with what is left of the loader."""
+        self.successor = Pass(values, self.source, self._iterator())
+        return self.successor
+
     def step(self, owner: int) -> None:
         """An optimizer steps on the losses heard since the last step."""
         accumulated = self.losses.batches - self._batches_at_step
@@ -132,8 +154,26 @@ class Pass:
         self.owners.append(owner)
         self.ends.append(len(self.losses.positions))
 
-    def mean_losses(self) -> dict[int, float]:
-        """The mean loss of each optimizer over the samples of its batches.
+    def steps(self) -> dict[int, int]:
+        """How often each optimizer has stepped."""
+        return {owner: self.owners.count(owner) for owner in self.rhythm if owner != NOBODY}
+
+    def repeat(self, owner: int, samples: array[int], losses: array[float]) -> None:
+        """As many steps of one optimizer, each on a batch that had one loss."""
+        count, heard = len(samples), self.losses
+        heard.positions.extend(range(len(self.weights) + 1, len(self.weights) + count + 1))
+        heard.values.extend(losses)
+        heard.last = heard.positions[-1]
+        heard.batches += count
+        self._batches_at_step = heard.batches
+        self.weights.extend(samples)
+        self.divisors.extend([1] * count)
+        self.owners.extend([owner] * count)
+        self.ends.extend(range(len(heard.positions) - count + 1, len(heard.positions) + 1))
+        self.rhythm.setdefault(owner, 1)
+
+    def sums(self) -> dict[int, tuple[float, float]]:
+        """Of each optimizer the sum of weight x loss, and the sum of weights, over its batches.
 
         Losses after the last step belong to the only optimizer there is, or to none.
         """
@@ -148,7 +188,7 @@ class Pass:
             of_owner = sums.setdefault(owner, [0.0, 0.0])
             self._add(of_owner, values, owner, range(begin, end), shift)
             begin = end
-        return {owner: _ratio(*pair) for owner, pair in sums.items() if pair[1]}
+        return {n: (pair[0], pair[1]) for n, pair in sums.items() if pair[1] and n != NOBODY}
 
     def step_loss(self, step: int) -> float:
         """The mean loss of one step, by its index; only for a step whose values are `known`."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 import weakref
+from collections.abc import Callable, Iterator, KeysView
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from autolog import guard, recorder
+from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import Rings, Scalars, optimizer_params, plain
-from autolog.callbacks.torch.epochs import Epoch, Tracker
+from autolog.callbacks.torch import watched
+from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
+from autolog.callbacks.torch.tape import OFF, Tape
+from autolog.records import Status
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
     from autolog.callbacks.torch.passes import Pass
-    from autolog.recorder import Training
+    from autolog.recorder import Run, Training
 
 _FEWEST_STEPS: Final = 10
 """Without a loader, optimizers whose first steps are closer together than this share a run."""
@@ -36,9 +44,20 @@ class Observer:
 
     def __init__(self) -> None:
         rings = Rings()
-        self.tracker = Tracker(lambda: Scalars(rings))
+        self.tape = Tape()
+        self._tracker = Tracker(lambda: Scalars(rings), time.monotonic)
         self._thread = threading.current_thread()
         self._training: Training | None = None
+        self._losses: EpochLoss | None = None
+        """Of the open training."""
+        self._model: Callable[[], Module | None] = _nothing
+        """What the open training was said to train."""
+        self._trained = 0
+        """Epochs of the open training."""
+        self._turns = 0
+        """Of the newest loop over epochs that the user marked."""
+        self._planned: int | None = None
+        """The epochs that the open training was said to have."""
         self._numbers: dict[int, int] = {}
         """Numbers of the optimizers of the open run, by id, while they live."""
         self._seen: set[int] = set()
@@ -49,11 +68,27 @@ class Observer:
         self._rates: dict[int, object] = {}
         self._steps: list[int] = []
         self._last_pass: Pass | None = None
+        self._last_number = 0
         self._every: int | None = None
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
     # -- events ------------------------------------------------------------------------------------
+
+    @property
+    def tracker(self) -> Tracker:
+        """What follows the loops of this thread, told of all that has happened."""
+        if self.tape.awaits != OFF:
+            self._tell()
+        return self._tracker
+
+    def _tell(self) -> None:
+        """Tell the tracker what the tape holds."""
+        number = self._last_number
+        steps = self.tape.tell(self._tracker, number)
+        if steps:
+            self._steps[number] += steps
+            self._rates[number] = self.tape.rate
 
     def begin(self, loader: object, iterator: object) -> Pass:
         """A loader is iterated."""
@@ -69,9 +104,13 @@ class Observer:
         number = self._numbers.get(id(optimizer))
         if number is None or self._is_over:
             number = self._admit(optimizer, has_loss=has_loss)
-        if number is None or not has_loss:
+        if not has_loss:
+            return
+        if number is None:
+            tracker.step(NOBODY)
             return
         stepped = self._last_pass = tracker.current
+        self._last_number = number
         tracker.step(number)
         self._steps[number] += 1
         self._rates[number] = optimizer.param_groups[0].get("lr")
@@ -81,6 +120,39 @@ class Observer:
             self._log_batches()
         if tracker.finished:
             self.report()
+        self._expect_regular_steps(stepped, optimizer)
+
+    def _expect_regular_steps(self, stepped: Pass, optimizer: Optimizer) -> None:
+        tracker = self._tracker
+        is_looped = stepped is tracker.current and stepped.source is not None
+        if is_looped and not (stepped.is_exhausted or self._due or tracker.is_in_turn):
+            done, every = self._steps[self._last_number], self._every
+            room = every - 1 - done % every if every is not None else sys.maxsize
+            self.tape.begin(stepped, weakref.ref(optimizer), room)
+
+    def empty_tape(self, optimizer: Optimizer) -> None:
+        """Tell the tracker what a full tape holds, and go on with an empty one."""
+        stepped = self.tape.passed
+        assert stepped is not None
+        self._tell()
+        self._expect_regular_steps(stepped, optimizer)
+
+    def turns(self, count: int) -> Iterator[int]:
+        """``range(count)``, each turn an epoch; within another such loop only its numbers."""
+        if self.tracker.is_in_turn:
+            yield from range(count)
+            return
+        loop = _Loop()
+        for index in range(count):
+            with guard.shield("torch.epochs"):
+                self._turns = count
+                self.tracker.enter_turn(index, loop)
+                self.report()
+            yield index
+            # Not in a ``finally``: an epoch that an exception left is none.
+            with guard.shield("torch.epochs"):
+                self.tracker.leave_turn()
+                self.report()
 
     # -- which run ---------------------------------------------------------------------------------
 
@@ -91,7 +163,9 @@ class Observer:
         return run is not None and run.status is not None
 
     def _admit(self, optimizer: Optimizer, *, has_loss: bool) -> int | None:
-        """The number of an optimizer in its run; None when it has no loss that would open one."""
+        """The number of an optimizer in its run; None when none is to be opened for it."""
+        if not watched.is_logged(optimizer):
+            return None
         is_open = self._training is not None and not self._is_over
         belongs = is_open and self._belongs(optimizer, has_loss=has_loss)
         if not belongs:
@@ -113,12 +187,13 @@ class Observer:
         return number
 
     def _belongs(self, optimizer: Optimizer, *, has_loss: bool) -> bool:
-        current, last = self.tracker.current, self._last_pass
-        if current is last or id(optimizer) in self._seen:
+        current, last, model = self.tracker.current, self._last_pass, watched.model_of(optimizer)
+        is_known = id(optimizer) in self._seen or (model is not None and model is self._model())
+        if current is last or is_known:
             return True
         if not has_loss:
             return False
-        has_no_loader = current.source is None and last is not None and last.source is None
+        has_no_loader = current.is_bare and last is not None and last.is_bare
         has_just_begun = has_no_loader and sum(self._steps) < _FEWEST_STEPS
         return has_just_begun or self._shares(optimizer)
 
@@ -133,37 +208,59 @@ class Observer:
     def _open(self, optimizer: Optimizer) -> None:
         self.tracker.restart()
         self._end()
+        model = watched.model_of(optimizer)
+        name = type(optimizer if model is None else model).__name__
         self._training = recorder.get().begin_training(
             next(p for group in optimizer.param_groups for p in group["params"]),
             flavor="torch",
-            name=type(optimizer).__name__,
+            name=name,
             holds=False,
         )
+        self._losses = EpochLoss(self._training, name, self._training.first_epoch)
+        self._model = weakref.ref(model) if model is not None else _nothing
         _observers.add(self)
         self._every = recorder.get().settings.log_every_n_steps
-        current = self.tracker.current
+        self._planned = self._turns if self.tracker.is_in_turn else None
         params = optimizer_params(optimizer)
+        if model is not None:
+            params |= watched.model_params(model)
+        self._training.log_params(params | self._loop_params())
+
+    def _loop_params(self) -> dict[str, object]:
+        current = self.tracker.current
+        params: dict[str, object] = {}
         if current.source is not None:
             params["batch_size"] = current.source.batch_size or current.weights[0]
-        elif self._every is None:
+        elif current.is_bare and self._every is None:
             guard.say_once(
                 "torch:no loader",
-                "this training uses no DataLoader, so its epochs cannot be told; log your losses "
-                "with autolog.log_metrics, or batch losses with log_every_n_steps=N",
+                "this training uses no DataLoader, so its epochs cannot be told; mark them with "
+                "'for epoch in autolog.epochs(n):', or log batch losses with log_every_n_steps=N",
             )
-        self._training.log_params(params)
+        if self._planned is not None:
+            params["epochs"] = self._planned
+        return params
 
     def _end(self) -> None:
         """Log what is finished and end the run."""
-        self.report()
-        if self._training is not None:
-            self._training.end()
+        self._conclude()
+        ended, self._training, self._losses, self._trained = self._training, None, None, 0
         _observers.discard(self)
-        self._training = None
+        if ended is not None:
+            ended.end()
         for known in (self._numbers, self._parameters, self._undescribed, self._rates):
             known.clear()
         self._steps.clear()
         self._due.clear()
+
+    def _conclude(self) -> None:
+        """Log what is finished, and what is known only at the end."""
+        self.report()
+        if self._training is None or self._losses is None or self._is_over:
+            return
+        self._losses.settle()
+        if self._trained and self._planned is None:
+            self._training.log_params({"epochs": self._trained})
 
     def finish(self) -> None:
         """Close every pass and end the run."""
@@ -173,7 +270,15 @@ class Observer:
     def close_epochs(self) -> None:
         """Log the epochs that wait for their end; the run stays open."""
         self.tracker.finish()
-        self.report()
+        self._conclude()
+
+    def before_end(self, run: Run, status: str) -> None:
+        """The run ends; an epoch that an exception left in the middle is none."""
+        if self._training is None or self._training.run is not run:
+            return
+        if status == Status.FINISHED:
+            self.tracker.finish()
+        self._conclude()
 
     @property
     def is_orphaned(self) -> bool:
@@ -191,25 +296,35 @@ class Observer:
             return
         self._log_batches()
         for epoch in finished:
-            metrics = self._training_metrics(epoch) if epoch.losses else _validation_metrics(epoch)
-            self._training.log_metrics(metrics, self._training.first_epoch + epoch.number)
+            if isinstance(epoch, Trained):
+                self._log_training(epoch)
+            else:
+                metrics = _validation_metrics(epoch)
+                self._training.log_metrics(metrics, self._training.first_epoch + epoch.number)
 
-    def _training_metrics(self, epoch: Epoch) -> dict[str, float]:
+    def _log_training(self, epoch: Trained) -> None:
+        assert self._training is not None
+        assert self._losses is not None
         alive = set(self._numbers.values())
         # An optimizer that did not outlive the epoch worked on something inside of it.
-        losses = {n: loss for n, loss in epoch.losses.items() if n in alive} or epoch.losses
-        self._describe(losses)
-        metrics = {"epoch_loss": sum(losses.values())}
-        if len(losses) > 1:
-            metrics |= {f"epoch_loss.{number}": loss for number, loss in losses.items()}
-        rate = plain(self._rates[min(losses)])
-        if isinstance(rate, float):
-            metrics["learning_rate"] = rate
-        return metrics
+        sums = {n: pair for n, pair in epoch.sums.items() if n in alive} or epoch.sums
+        if not sums:
+            return
+        self._describe(sums.keys())
+        first = min(sums)
+        metrics = {"learning_rate": plain(self._rates[first])}
+        if epoch.seconds > 0:
+            metrics["steps_per_second"] = epoch.steps[first] / epoch.seconds
+        self._losses.log(epoch.number, sums)
+        self._training.log_metrics(
+            {name: value for name, value in metrics.items() if isinstance(value, float)},
+            self._training.first_epoch + epoch.number,
+        )
+        self._trained = epoch.number + 1
 
-    def _describe(self, numbers: dict[int, float]) -> None:
+    def _describe(self, numbers: KeysView[int]) -> None:
         """Log the params of the optimizers after the first."""
-        for number in numbers.keys() & self._undescribed.keys():
+        for number in numbers & self._undescribed.keys():
             optimizer = self._undescribed.pop(number)()
             if optimizer is not None and self._training is not None:
                 params = optimizer_params(optimizer)
@@ -227,7 +342,7 @@ class Observer:
                 self._training.log_batch_metrics({name: stepped.step_loss(index)}, step)
 
 
-def _validation_metrics(epoch: Epoch) -> dict[str, float]:
+def _validation_metrics(epoch: Validated) -> dict[str, float]:
     if epoch.score is None:
         guard.say_once(
             "torch:criteria",
@@ -235,8 +350,22 @@ def _validation_metrics(epoch: Epoch) -> dict[str, float]:
             "log its loss with autolog.log_metrics",
         )
         return {}
-    name = f"val_loss.{epoch.validation}" if epoch.validation else "val_loss"
+    name = f"val_loss.{epoch.dataset}" if epoch.dataset else "val_loss"
     return {name: epoch.score}
+
+
+class _Loop:
+    """Lives as long as a loop over epochs runs."""
+
+
+def _nothing() -> None:
+    """Stand in for a weak reference."""
+
+
+def before_end(run: Run, status: str) -> None:
+    """Log what waits for the end of a run."""
+    for observer in list(_observers):
+        observer.before_end(run, status)
 
 
 def reap() -> None:
