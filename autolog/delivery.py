@@ -16,7 +16,7 @@ from autolog.batching import Batch, batches
 from autolog.exporters import Exporter, Rejected, Retryable, RunRefused
 from autolog.feed import Data, Entry, Feed
 from autolog.journal import layout
-from autolog.records import Artifact, Metrics, Params, Record, RunEnd, Tags
+from autolog.records import Artifact, Metrics, Params, Record, RunEnd, RunStart, Tags
 
 _SUSPECT_TRIES = 3
 _PROBE = (("autolog.probe", "1"),)
@@ -85,7 +85,9 @@ class Delivery:
         files: list[Step] = []
         ends: list[Step] = []
         for record in self._records[run]:
-            if isinstance(record, Metrics):
+            if isinstance(record, RunStart):
+                self._reopen(record)
+            elif isinstance(record, Metrics):
                 data.append(record)
             elif isinstance(record, Params):
                 fitted, whole = params_file.fit_params(record, limits)
@@ -130,6 +132,11 @@ class Delivery:
             params_file.add(self._feed.folder / layout.FILES, key, whole)
             self._feed.queue_upload(key, params_file.spooled_name(key), params_file.NAME)
         return []
+
+    def _reopen(self, start: RunStart) -> None:
+        """A run that went on after its end will end once more."""
+        if start.key in self._feed.progress.ended:
+            self._feed.progress.ended.remove(start.key)
 
     def _end(self, run: int, end: RunEnd) -> list[Step]:
         start, progress = self._feed.start_of(run), self._feed.progress

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolog import guard, records, settings, values
 from autolog.journal import layout
@@ -56,6 +56,16 @@ class KeyTuple:
         self.last_step: Any = -1
 
 
+class FormerRun(NamedTuple):
+    """What there is to know of a run to go on with it, in this process or in another one."""
+
+    key: str
+    name: str
+    parent_key: str | None
+    params: dict[str, str]
+    """As logged first, so that a change is told from the same value again."""
+
+
 class Run:
     """One open run.
 
@@ -63,7 +73,14 @@ class Run:
     the file. Nothing here raises, save for bad values under ``strict``.
     """
 
-    def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        target: settings.Target,
+        start: RunStart,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        """`params` are those that the run has already."""
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None
@@ -76,11 +93,16 @@ class Run:
         self._known: dict[tuple[str, ...], KeyTuple] = {}
         self._users: dict[tuple[str, ...], KeyTuple] = {}
         """Those of the known ones that the user's own code has logged."""
-        self._params: dict[str, str] = {}
+        self._params: dict[str, str] = dict(params or {})
         self._changed: set[str] = set()
         self._auto_steps: dict[str, int] = {}
         self._newest = start.timestamp
         journal.declare(self.key, layout.frame(records.encode(start)))
+
+    def as_former(self) -> FormerRun:
+        """What it takes to go on with this run after its end."""
+        with self._lock:
+            return FormerRun(self.key, self.start.name, self.start.parent_key, dict(self._params))
 
     # -- metrics -------------------------------------------------------------------------------
 
