@@ -305,22 +305,34 @@ def run_name() -> str | None:
 
 def rank() -> int:
     """This process's rank: ``RANK`` where ``WORLD_SIZE`` > 1, or that of torch.distributed."""
+    return _place()[0]
+
+
+def world_size() -> int:
+    """How many ranks there are: ``WORLD_SIZE`` beside ``RANK``, or that of torch.distributed."""
+    return _place()[1]
+
+
+def _place() -> tuple[int, int]:
     environ = os.environ
     try:
-        if int(environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in environ:
-            return int(environ["RANK"])
+        size = int(environ.get("WORLD_SIZE", "1"))
+        if size > 1 and "RANK" in environ:
+            return int(environ["RANK"]), size
     except ValueError:
-        return 0
-    distributed = _torch_distributed()
-    return 0 if distributed is None else int(distributed.get_rank())
+        return 0, 1
+    distributed = torch_distributed()
+    if distributed is None:
+        return 0, 1
+    return int(distributed.get_rank()), int(distributed.get_world_size())
 
 
 def has_rank() -> bool:
     """Whether a launcher, or torch.distributed, gave this process a rank."""
-    return "RANK" in os.environ or _torch_distributed() is not None
+    return "RANK" in os.environ or torch_distributed() is not None
 
 
-def _torch_distributed() -> Any:
+def torch_distributed() -> Any:
     """The module, where this process has joined a group."""
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
