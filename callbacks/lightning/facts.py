@@ -56,7 +56,7 @@ def _schedule_params(config: Any) -> dict[str, object]:
     kept = {name: value for name, value in vars(schedule).items() if name in made_with}
     params = {name: value for name, value in kept.items() if isinstance(value, _PLAIN)}
     params |= {name: getattr(config, name) for name in _OF_SCHEDULES}
-    if config.reduce_on_plateau:
+    if config.monitor is not None:
         params["monitor"] = config.monitor
     params["name"] = type(schedule).__name__
     return {f"lr_scheduler_{name}": value for name, value in params.items()}
