@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch
 import pytest
@@ -20,9 +22,13 @@ from lightnings import (
 from logged import LoggedRun
 from torch import nn
 from torch.nn import functional
+from trainings import fresh_name, run_named
 
 import autolog
 from autolog.callbacks.lightning import AutologLogger
+
+if TYPE_CHECKING:
+    from support import MlflowServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -112,3 +118,218 @@ def test_the_plain_hooks_are_silent(logged: Logged) -> None:
         functional.mse_loss(model(x), y).backward()
         optimizer.step()
     assert [run.tags["mlflow.autologging"] for run in logged()] == ["lightning", "torch"]
+
+
+# -- several trainings -----------------------------------------------------------------------------
+
+
+def test_five_fits_of_one_object(logged: Logged) -> None:
+    """Fits of the same model and trainer are a run each, where no run is open around them."""
+    model, again = Regression(), trainer(max_epochs=1)
+    for epochs in range(1, 6):
+        again.fit_loop.max_epochs = epochs
+        again.fit(model, loader())
+    runs = logged()
+    assert len({run.start.key for run in runs}) == len(runs) == 5
+    assert {run.status for run in runs} == {"FINISHED"}
+    assert [run.metrics["epoch_loss"] for run in runs] == [
+        [(epoch, pytest.approx(mean, rel=1e-6))] for epoch, mean in enumerate(model.hand.epochs)
+    ]
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_ten_trainings_in_one_adopted_run(
+    off: Logged, monkeypatch: pytest.MonkeyPatch, explicit: bool
+) -> None:
+    """The first model trains in the run that the platform named, the others in children of it."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    if not explicit:
+        autolog.enable()
+    models = [Regression() for _ in range(10)]
+    for model in models:
+        trainer(logger=AutologLogger() if explicit else True).fit(model, loader())
+    adopted, *children = off()
+    assert (adopted.start.run_id, adopted.status) == ("0123456789abcdef0123456789abcdef", None)
+    assert {child.start.parent_key for child in children} == {adopted.start.key}
+    assert {child.status for child in children} == {"FINISHED"}
+    assert [run.values("epoch_loss") for run in off()] == [exactly(m.hand.epochs) for m in models]
+
+
+def test_many_fits_say_little(logged: Logged, capfd: pytest.CaptureFixture[str]) -> None:
+    """Many fits in a loop are as many runs, and a few lines."""
+    autolog.enable(silent=False)
+    model = Regression()
+    for _ in range(40):
+        trainer(max_epochs=1, limit_train_batches=1, enable_checkpointing=False).fit(
+            model, loader()
+        )
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("autolog:")]
+    assert len(logged()) == 40
+    assert len(lines) < 12
+
+
+# -- what is evaluated after a fit -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["enabled", "no logger", "explicit"])
+def test_what_is_evaluated_later_belongs_to_the_fit(logged: Logged, form: str) -> None:
+    """Validating and testing a fitted model adds to the run of its fit, with any trainer."""
+    logger = {"enabled": True, "no logger": False, "explicit": AutologLogger()}[form]
+    fitted = trainer(logger=logger)
+    fitted.fit(model := Talkative(), loader(), loader())
+    (tested,) = fitted.test(model, loader(), verbose=False)
+    (validated,) = trainer(logger=logger).validate(model, loader(20), verbose=False)
+    runs = logged()
+    assert {(run.start.key, run.start.name) for run in runs} == {
+        (runs[0].start.key, runs[0].start.name)
+    }
+    assert [run.status for run in runs] == ["FINISHED"] * 3
+    assert runs[1].metrics["test_loss"] == [(8, tested["test_loss"])]
+    assert runs[2].values("val_loss_epoch") == [validated["val_loss_epoch"]]
+    assert [run.tags.get("Mode") for run in runs] == ["training", "testing", None]
+    trainer(logger=logger).fit(model, loader())
+    assert logged()[-1].start.key != runs[0].start.key
+
+
+def test_an_evaluation_does_not_mend_a_failed_fit(logged: Logged) -> None:
+    """A fit that failed stays FAILED although its model is tested afterwards."""
+
+    class Failing(Talkative):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch:
+                raise ZeroDivisionError
+
+    model = Failing()
+    with pytest.raises(ZeroDivisionError):
+        trainer().fit(model, loader())
+    trainer().test(model, loader(), verbose=False)
+    assert [run.status for run in logged()] == ["FAILED", "FAILED"]
+    assert len({run.start.key for run in logged()}) == 1
+
+
+def test_an_evaluation_in_a_run_of_the_users(logged: Logged) -> None:
+    """A run that the user opens for the evaluation gets it."""
+    trainer().fit(model := Talkative(), loader())
+    with autolog.run("mine"):
+        trainer().test(model, loader(), verbose=False)
+    fit, mine = logged()
+    assert "test_loss" not in fit.metrics
+    assert (mine.start.name, len(mine.values("test_loss"))) == ("mine", 1)
+
+
+# -- from a checkpoint -----------------------------------------------------------------------------
+
+
+class Stumbling(Talkative):
+    """Fails in its third epoch, once."""
+
+    failed = False
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 2 and not type(self).failed:
+            type(self).failed = True
+            raise ZeroDivisionError
+
+
+def _saving(folder: Path, **options: Any) -> Any:
+    return lightning.pytorch.callbacks.ModelCheckpoint(folder, save_last="link", **options)
+
+
+@pytest.mark.parametrize("given", ["last", "path", "link"])
+def test_resuming_goes_on_with_the_run(
+    off: Logged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """With ``resume="auto"`` a fit from a checkpoint is the same run, and its epochs go on."""
+    monkeypatch.setattr(Stumbling, "failed", False)
+    first = trainer(
+        max_epochs=3, logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)]
+    )
+    with pytest.raises(ZeroDivisionError):
+        first.fit(Stumbling(), loader())
+    saved = first.checkpoint_callback.best_model_path
+    path = {"last": "last", "path": saved, "link": str(tmp_path / "last.ckpt")}[given]
+    again = trainer(
+        max_epochs=4, logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)]
+    )
+    again.fit(Stumbling(), loader(), ckpt_path=path)
+    former, later = off()
+    assert (later.start.key, later.start.name) == (former.start.key, former.start.name)
+    assert (former.status, later.status) == ("FAILED", "FINISHED")
+    assert [step for step, _ in former.metrics["epoch_loss"]] == [0, 1]
+    assert [step for step, _ in later.metrics["epoch_loss"]] == [2, 3]
+    assert later.params == {}, "they are there already; what has changed is kept apart"
+    assert later.tags["autolog.changed_params"] == "epochs"
+
+
+def test_what_does_not_resume(off: Logged, tmp_path: Path) -> None:
+    """Without the option, without a note, and without a checkpoint a fit is a run of its own."""
+    first = trainer(logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)])
+    first.fit(Regression(), loader())
+    saved = first.checkpoint_callback.best_model_path
+    first.save_checkpoint(tmp_path / "unknown.ckpt")
+    for resume, path in ((None, saved), ("auto", tmp_path / "unknown.ckpt"), ("auto", None)):
+        logger = AutologLogger(resume=resume)
+        trainer(max_epochs=3, logger=logger, callbacks=[_saving(tmp_path / "new")]).fit(
+            Regression(), loader(), ckpt_path=path
+        )
+    assert len({run.start.key for run in off()}) == 4
+
+
+def test_a_note_that_is_damaged(off: Logged, tmp_path: Path) -> None:
+    """A file beside the checkpoint that is no note, or a forged one, counts as none."""
+    first = trainer(logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)])
+    first.fit(Regression(), loader())
+    saved = first.checkpoint_callback.best_model_path
+    note = json.loads((tmp_path / "autolog.json").read_text())
+    (key,) = note["runs"]
+    forged = json.dumps(note).replace(key, "../../../etc")
+    for text in ("", "[]", '{"checkpoints": 3, "runs": {}}', forged):
+        (tmp_path / "autolog.json").write_text(text)
+        trainer(max_epochs=3, logger=AutologLogger(resume="auto"), callbacks=[]).fit(
+            Regression(), loader(), ckpt_path=saved
+        )
+    assert len({run.start.key for run in off()}) == 5
+
+
+def test_the_notes_keep_to_what_is_there(off: Logged, tmp_path: Path) -> None:
+    """The file beside the checkpoints names those that still exist, of every run in the folder."""
+    for _ in range(2):
+        logger = AutologLogger(resume="auto")
+        saving = _saving(tmp_path, monitor="index", save_top_k=1, mode="max")
+        trainer(max_epochs=3, logger=logger, callbacks=[saving]).fit(Talkative(), loader())
+    notes = json.loads((tmp_path / "autolog.json").read_text())
+    files = {path.name for path in tmp_path.glob("*.ckpt") if not path.is_symlink()}
+    assert set(notes["checkpoints"]) == files
+    assert list(notes["runs"]) == [run.start.key for run in off()]
+
+
+def test_a_run_that_goes_on_is_one_on_the_server(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed, resumed and tested: the server has one run, with everything and its last status."""
+    monkeypatch.setattr(Stumbling, "failed", False)
+    name = fresh_name()
+    monkeypatch.setenv("MLFLOW_RUN_NAME", name)
+    autolog.enable(tracking_uri=mlflow_server.url, silent=True)
+
+    def fit(epochs: int, path: str | None = None) -> Any:
+        fitted = trainer(
+            max_epochs=epochs, logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)]
+        )
+        try:
+            fitted.fit(Stumbling(), loader(), ckpt_path=path)
+        finally:
+            assert autolog.flush(30).complete
+        return fitted
+
+    with pytest.raises(ZeroDivisionError):
+        fit(3)
+    assert run_named(mlflow_server, name).info.status == "FAILED"
+    fit(4, "last").test(dataloaders=loader(), verbose=False)
+    assert autolog.flush(30).complete
+    run = run_named(mlflow_server, name)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "3"
+    steps = sorted(p.step for p in mlflow_server.points(run.info.run_id) if p.key == "epoch_loss")
+    assert steps == [0, 1, 2, 3]
+    assert "test_loss" in run.data.metrics

@@ -27,17 +27,20 @@ _PLAIN: Final = (bool, int, float, str, list, tuple)
 
 def fit_params(trainer: Any, module: Any) -> dict[str, object]:
     """What is known of a fit when it starts; the user's own hyper-parameters win."""
-    params: dict[str, object] = {
+    arguments = {
         "epochs": trainer.max_epochs,
         "batch_size": getattr(trainer.train_dataloader, "batch_size", None),
         **{name: getattr(trainer, name) for name in _FIT_ARGUMENTS},
+    }
+    params: dict[str, object] = {
+        **{name: value for name, value in arguments.items() if value is not None},
         **_numbered(map(optimizer_params, trainer.optimizers)),
         **_numbered(map(_schedule_params, trainer.lr_scheduler_configs)),
         **_numbered(map(stopping_params, callbacks_of(trainer, "EarlyStopping"))),
         **_numbered(map(_checkpoint_params, callbacks_of(trainer, "ModelCheckpoint"))),
     }
     given = hyper_parameters(trainer, module)
-    return {name: v for name, v in params.items() if v is not None and name not in given}
+    return {name: value for name, value in params.items() if name not in given}
 
 
 def _numbered(all_params: Any) -> dict[str, object]:

@@ -38,8 +38,11 @@ class Neighbour(NamedTuple):
         return {name: value for name, value in given.items() if name not in self.names}
 
     def leaves_metrics(self, given: Mapping[str, object], prefix: str) -> dict[str, object]:
-        """What of something that came to a logger with that prefix it does not log itself."""
-        if prefix != self.prefix:
+        """What of something that came to a logger it does not log itself.
+
+        A prefix of its own says that the logger's names are wanted beside.
+        """
+        if prefix not in ("", self.prefix):
             return dict(given)
         known = self.logged.keys() | {"epoch"}
         return {name: value for name, value in given.items() if name not in known}
