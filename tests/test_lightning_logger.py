@@ -10,20 +10,15 @@ from typing import Any
 
 import lightning.pytorch
 import pytest
-import pytorch_lightning
-import torch
 from lightnings import (
-    METHODS,
     Regression,
-    Talkative,
     exactly,
     loader,
     only,
     trainer,
 )
-from logged import LoggedRun, logged_runs
+from logged import LoggedRun
 
-import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,34 +27,6 @@ Logged = Callable[[], list[LoggedRun]]
 
 
 # -- what must not change --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("logger", [True, False, "csv"])
-def test_nothing_of_the_trainer_changes(off: Logged, tmp_path: Path, logger: Any) -> None:
-    """Checkpoints go where they went, and loggers and callbacks are as before the fit."""
-
-    def outcome() -> list[Any]:
-        options = {"default_root_dir": tmp_path, "logger": logger}
-        if logger == "csv":
-            options["logger"] = lightning.pytorch.loggers.CSVLogger(tmp_path, version="fixed")
-        fitted = trainer(**options)
-        before = [id(each) for each in [*fitted.loggers, *fitted.callbacks]]
-        fitted.fit(model := Talkative(), loader(), loader())
-        assert [id(each) for each in [*fitted.loggers, *fitted.callbacks]] == before
-        assert "log_metrics" not in vars(fitted._logger_connector)
-        pickle.dumps(fitted)
-        checkpoint = torch.load(fitted.checkpoint_callback.best_model_path, weights_only=False)
-        path = fitted.checkpoint_callback.best_model_path.replace("version_1", "version_0")
-        weights = [p.detach().numpy().tobytes() for p in model.parameters()]
-        logged = {key: value.item() for key, value in fitted.logged_metrics.items()}
-        return [path, weights, checkpoint["callbacks"].keys(), logged, torch.get_rng_state()]
-
-    without = outcome()
-    for path in tmp_path.rglob("*.ckpt"):
-        path.unlink()
-    autolog.enable()
-    assert str(outcome()) == str(without)
-    assert len(off()) == 1
 
 
 def test_a_module_that_uses_its_loggers(logged: Logged, tmp_path: Path) -> None:
@@ -79,28 +46,6 @@ def test_a_module_that_uses_its_loggers(logged: Logged, tmp_path: Path) -> None:
     csv = lightning.pytorch.loggers.CSVLogger(tmp_path)
     trainer(logger=csv).fit(Hands(), loader())
     assert seen == [(None, 0), (csv, 2)]
-
-
-def test_disable_puts_everything_back(autolog_home: Path) -> None:
-    """After ``disable()`` the methods are the very same; trainers made meanwhile log nothing."""
-    spaces = (lightning.pytorch, pytorch_lightning)
-    before = [vars(space.Trainer)[name] for space in spaces for name in METHODS]
-    autolog.enable(mode="offline", silent=True)
-    autolog.enable(mode="offline", silent=True)
-    made = trainer()
-    assert vars(lightning.pytorch.Trainer)["fit"] is not before[0]
-    autolog.disable()
-    assert [vars(space.Trainer)[name] for space in spaces for name in METHODS] == before
-    made.fit(Regression(), loader())
-    assert logged_runs(autolog_home) == []
-
-
-def test_trainers_made_before(autolog_home: Path) -> None:
-    """A trainer that was made before ``enable()`` logs as well."""
-    made = trainer()
-    autolog.enable(mode="offline", silent=True)
-    made.fit(Regression(), loader())
-    assert len(logged_runs(autolog_home)) == 1
 
 
 # -- AutologLogger ---------------------------------------------------------------------------------

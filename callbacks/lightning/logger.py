@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -132,8 +131,11 @@ class AutologLogger:
 
         Lightning calls this before it trains; no other call tells a logger its trainer.
         """
-        with guard.shield("lightning.log_graph"), contextlib.suppress(RuntimeError):
-            trainer = model.trainer
+        with guard.shield("lightning.log_graph"):
+            try:
+                trainer = model.trainer
+            except RuntimeError:  # it has none
+                return
             self.runs.expect(trainer, model)
             observe(trainer, self)
 

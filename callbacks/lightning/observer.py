@@ -126,6 +126,7 @@ class _Fit:
         self._first_epoch: int = max(0, training.first_epoch - trainer.current_epoch)
         self._epoch_loss = ranks.EpochLoss(training, "lightning", self._first_epoch)
         self._epoch: int = trainer.current_epoch
+        self._rate: object = None
         self._stopping = facts.Stopping(trainer)
         self._step = trainer.global_step
         self._every = recorder.get().settings.log_every_n_steps
@@ -141,10 +142,10 @@ class _Fit:
 
     def begin_epoch(self, trainer: Any) -> None:
         """A new mean begins."""
+        self.losses = Losses(self._rings)
         if trainer.current_epoch > self._epoch:
             self._stopping.look(self._epoch)
         self._epoch = trainer.current_epoch
-        self.losses = Losses(self._rings)
         self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
 
     def log_step(self, step: int) -> None:
