@@ -6,7 +6,7 @@ import pickle
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch
 import pytest
@@ -19,6 +19,7 @@ from lightnings import (
 )
 from logged import LoggedRun
 
+import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -83,6 +84,90 @@ def test_a_logger_survives_pickling(off: Logged) -> None:
     copies[1].log_metrics({"late": 1.0}, 0)
     copies[1].finalize("success")
     assert [set(run.metrics) for run in off()] == [{"epoch_loss", "learning_rate"}, {"p-late"}]
+
+
+class PicklingTrainer(Regression):
+    """Has its trainer pickled while it trains, as starting other processes does."""
+
+    copies: ClassVar[list[Any]] = []
+
+    def on_train_start(self) -> None:
+        self.copies.append(pickle.loads(pickle.dumps(self.trainer)))
+
+
+@pytest.mark.parametrize("form", [True, False, AutologLogger()])
+def test_a_trainer_is_pickled_while_it_trains(logged: Logged, form: Any) -> None:
+    """What joined it travels along, and trains in a run of its own."""
+    PicklingTrainer.copies.clear()
+    trainer(logger=form).fit(PicklingTrainer(), loader())
+    autolog.disable()
+    (copied,) = PicklingTrainer.copies
+    copied.fit(model := Regression(), loader())
+    assert len({run.start.key for run in logged()}) == 2
+    assert logged()[1].values("epoch_loss") == exactly(model.hand.epochs)
+
+
+class Recording(AutologLogger):
+    """Keeps what Lightning told it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: list[tuple[int | None, list[str]]] = []
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        super().log_metrics(metrics, step)
+        self.history.append((step, sorted(metrics)))
+
+
+class Contracted(Regression):
+    """What Lightning's own tests of loggers train."""
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        loss = self.loss(batch)
+        self.log("train_some_val", loss)
+        return {"loss": loss}
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        loss = self.loss(batch)
+        self.log_dict({"early_stop_on": loss, "val_loss": loss**0.5})
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.log("test_loss", self.loss(batch))
+
+
+def test_the_records_of_fit_and_test(off: Logged) -> None:
+    """Lightning tells the logger what its own tests of loggers expect, and the run has it."""
+    options = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1}
+    fitted = trainer(logger=(logger := Recording()), log_every_n_steps=1, **options)
+    fitted.fit(Contracted(), loader(), loader())
+    fitted.test(dataloaders=loader(), verbose=False)
+    assert logger.history == [
+        (0, ["epoch", "train_some_val"]),
+        (0, ["early_stop_on", "epoch", "val_loss"]),
+        (1, ["epoch", "test_loss"]),
+    ]
+    fit, test = off()
+    assert fit.start.key == test.start.key
+    steps = {key: step for run in (fit, test) for key, ((step, _), *_) in run.metrics.items()}
+    assert steps["train_some_val"] == steps["val_loss"] == 0
+    assert steps["test_loss"] == 1
+
+
+def test_the_tuner_leaves_the_logger_alone(off: Logged) -> None:
+    """Finding a learning rate or a batch size logs nothing, and the trainer keeps its logger."""
+
+    class Sized(Regression):
+        batch_size = 2
+
+        def train_dataloader(self) -> Any:
+            return loader(self.batch_size)
+
+    fitted = trainer(logger=(logger := Recording()))
+    tuner = lightning.pytorch.tuner.Tuner(fitted)
+    tuner.scale_batch_size(model := Sized(), max_trials=2, init_val=4)
+    tuner.lr_find(model, num_training=5)
+    assert fitted.logger is logger
+    assert (logger.history, off()) == ([], [])
 
 
 def test_a_logger_by_itself(off: Logged) -> None:
