@@ -19,7 +19,7 @@ from lightnings import (
     trainer,
 )
 from logged import LoggedRun, logged_runs
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import autolog
@@ -98,6 +98,26 @@ def test_manual_optimisation(logged: Logged, returns: bool) -> None:
     assert (run.params["optimizer_name"], run.params["optimizer_name.1"]) == ("SGD", "Adam")
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions(logged: Logged, precision: str) -> None:
+    """Losses of other precisions are summed up as exactly as they are."""
+
+    class Narrow(Regression):
+        def loss(self, batch: Any) -> Tensor:
+            x, y = batch
+            out = self.layer(x)
+            loss = functional.mse_loss(out, y)
+            self.hand.note(len(x), loss.item())
+            self.dtypes = {out.dtype, loss.dtype}
+            return loss
+
+    trainer(precision=precision, accumulate_grad_batches=2).fit(model := Narrow(), loader())
+    assert model.dtypes != {torch.float32}
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(model.hand.epochs)
+    assert run.params["precision"] == precision
+
+
 def test_a_step_that_is_skipped(logged: Logged) -> None:
     """A batch for which the module returns no loss does not count."""
 
@@ -160,6 +180,75 @@ def test_every_form_logs_the_same(off: Logged, tmp_path: Path) -> None:
     assert steps["epoch_loss"] == [0, 1]
     assert steps["train_loss_step"] == [1, 3, 5, 7]
     assert steps["val_loss_epoch"] == steps["train_loss_epoch"] == [3, 7]
+
+
+FORMS = {
+    "`AutologLogger`": AutologLogger,
+    "`enable()`": lambda: True,
+    "beside your logger": lambda: lightning.pytorch.loggers.CSVLogger("logs"),
+    "`logger=False`": lambda: False,
+}
+
+
+class Logging(Regression):
+    """Logs ``m`` from one method, in one way."""
+
+    def __init__(self, method: str, how: dict[str, bool]) -> None:
+        super().__init__()
+        self.method, self.how = method, how
+
+    def say(self, method: str) -> None:
+        if method == self.method:
+            self.log("m", 1.0, **self.how)
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        self.say("training_step")
+        return self.loss(batch)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.say("validation_step")
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.say("test_step")
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.say("on_train_epoch_end")
+
+
+def _table_of_steps() -> list[dict[str, str]]:
+    """The rows of the table in the documentation, by column."""
+    text = (Path(__file__).parent.parent / "docs/frameworks/lightning.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    head = next(row for row in cells if row[:2] == ["in", "`on_step`"])
+    rows = [row for row in cells[cells.index(head) + 2 :] if len(row) == len(head)]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_table_of_names_and_steps(autolog_home: Path) -> None:
+    """What the documentation says of ``self.log`` is so, in every form of use."""
+    rows = _table_of_steps()
+    assert len(rows) == 14
+    for row in rows:
+        ways = {name: row[f"`{name}`"] for name in ("on_step", "on_epoch")}
+        how = {name: way == "True" for name, way in ways.items() if way != "default"}
+        for form, logger in FORMS.items():
+            given = logger()
+            is_explicit = isinstance(given, AutologLogger)
+            autolog.enable(mode="offline", silent=True)
+            if is_explicit:
+                autolog.disable()
+            before = len(logged_runs(autolog_home))
+            fitted = trainer(logger=given, enable_checkpointing=False)
+            fitted.fit(model := Logging(row["in"].strip("`"), how), loader(), loader(20))
+            fitted.test(model, loader(), verbose=False)
+            steps = [
+                step
+                for run in logged_runs(autolog_home)[before:]
+                for step, _ in run.metrics.get(row["name"].strip("`"), [])
+            ]
+            assert " ".join(map(str, steps)) == row[form], (row, form)
 
 
 def test_params(logged: Logged) -> None:

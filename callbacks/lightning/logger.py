@@ -170,7 +170,7 @@ class AutologLogger:
 
     def finish_fit(self, trainer: Any, training: Training) -> None:
         """Log what is to be logged of checkpoints at the end."""
-        if self._log_model:
+        if self._log_model and not training.silent:
             for checkpoint_callback in trainer.checkpoint_callbacks:
                 self._uploads.log(checkpoint_callback, training)
 

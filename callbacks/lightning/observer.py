@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from autolog import guard, recorder
+from autolog import guard, recorder, settings
 from autolog.callbacks import ranks
 from autolog.callbacks.lightning import facts
 from autolog.callbacks.lightning.losses import Losses
@@ -73,7 +73,7 @@ class _Observer:
             self._fit = None
             training = self._logger.open_fit(trainer)
             # The other ranks are silent, and give their sums to the first.
-            if not training.silent or recorder.get().is_mute:
+            if not training.silent or settings.rank() > 0:
                 self._fit = _Fit(self._logger, training, trainer)
                 self._fit.describe(pl_module)
 
