@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch
 import pytest
@@ -15,8 +15,12 @@ import torch
 from lightnings import OtherRegression, Regression, Talkative, loader, only, trainer
 from logged import LoggedRun
 from torch import nn
+from trainings import fresh_name
 
 from autolog.callbacks.lightning import AutologLogger
+
+if TYPE_CHECKING:
+    from support import MlflowServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -269,11 +273,16 @@ def test_options_that_cannot_be_used(options: dict[str, Any]) -> None:
         AutologLogger(**options)
 
 
-def test_lightnings_own_logger_logs_the_same_files(off: Logged, tmp_path: Path) -> None:
+def test_lightnings_own_logger_logs_the_same_files(
+    off: Logged, tmp_path: Path, mlflow_server: MlflowServer
+) -> None:
     """What ``MLFlowLogger(log_model=True)`` stores, ours does: same folders, same names."""
     store = tmp_path / "store"
     own = lightning.pytorch.loggers.MLFlowLogger(
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=str(store), log_model=True
+        fresh_name(),
+        tracking_uri=mlflow_server.url,
+        artifact_location=str(store),
+        log_model=True,
     )
     saving = lightning.pytorch.callbacks.ModelCheckpoint(
         tmp_path / "saved", "{epoch}", monitor="val_loss", save_top_k=2, save_last=True

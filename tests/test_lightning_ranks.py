@@ -37,9 +37,21 @@ _TRAINING = """
             print(json.dumps({"epoch": self.current_epoch, "sums": sums}), flush=True)
             super().on_train_epoch_end()
 
-    def fit(strategy, **options):
+    class Late(Told):
+        # The second rank ends its epochs after the first has looked for them.
+
+        def on_train_batch_end(self, outputs, batch, index):
+            if self.global_rank and self.trainer.is_last_batch:
+                torch.distributed.barrier()
+
+        def on_train_epoch_end(self):
+            if not self.global_rank:
+                torch.distributed.barrier()
+            super().on_train_epoch_end()
+
+    def fit(strategy, module, **options):
         options |= {"accelerator": "cpu", "devices": 2, "use_distributed_sampler": False}
-        trainer(strategy=strategy, **options).fit(Told())
+        trainer(strategy=strategy, **options).fit(module)
 """
 
 _TORCHRUN = """
@@ -57,11 +69,11 @@ _TORCHRUN = """
 
     for name in NAMES:
         counted(name)
-    fit("ddp", logger=False, default_root_dir="off")
+    fit("ddp", Late(), logger=False, default_root_dir="off")
     without, calls = calls, Counter()
     print(json.dumps({"from here": "with autolog"}))
     autolog.enable(mode="offline", silent=True)
-    fit("ddp", logger=False, default_root_dir="on")
+    fit("ddp", Late(), logger=False, default_root_dir="on")
     assert calls == without, (calls, without)
     assert sum(calls.values()) > 0
 """
@@ -69,7 +81,7 @@ _TORCHRUN = """
 _SPAWNED = """
     if __name__ == "__main__":
         autolog.enable(mode="offline", silent=True)
-        fit("ddp_spawn", logger=AutologLogger())
+        fit("ddp_spawn", Told(), logger=AutologLogger())
 """
 
 

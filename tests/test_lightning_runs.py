@@ -217,6 +217,32 @@ def test_an_evaluation_in_a_run_of_the_users(logged: Logged) -> None:
     assert (mine.start.name, len(mine.values("test_loss"))) == ("mine", 1)
 
 
+def test_a_fit_in_a_run_of_the_users(logged: Logged) -> None:
+    """What is evaluated after that run is closed does not open it again."""
+    with autolog.run("mine"):
+        trainer().fit(model := Talkative(), loader())
+    trainer().test(model, loader(), verbose=False)
+    mine, test = logged()
+    assert mine.start.key != test.start.key
+    assert "test_loss" in test.metrics
+
+
+def test_what_is_logged_by_hand_after_a_fit(off: Logged) -> None:
+    """It is in the run of the fit; the next fit is a run of its own all the same."""
+    logger = AutologLogger()
+    for _ in range(2):
+        trainer(logger=logger).fit(model := Regression(), loader())
+        logger.log_metrics({"by hand": 1.0}, 5)
+        logger.log_hyperparams({"found": "later"})
+    keys = [run.start.key for run in off()]
+    assert keys == [keys[0]] * 3 + [keys[3]] * 3
+    assert keys[0] != keys[3]
+    assert off()[3].values("epoch_loss") == exactly(model.hand.epochs)
+    assert [run.values("by hand") for run in off()] == [[], [1.0], []] * 2
+    assert [run.params.get("found") for run in off()] == [None, None, "later"] * 2
+    assert {run.status for run in off()} == {"FINISHED"}
+
+
 # -- from a checkpoint -----------------------------------------------------------------------------
 
 
@@ -292,15 +318,17 @@ def test_a_note_that_is_damaged(off: Logged, tmp_path: Path) -> None:
 
 
 def test_the_notes_keep_to_what_is_there(off: Logged, tmp_path: Path) -> None:
-    """The file beside the checkpoints names those that still exist, of every run in the folder."""
+    """The file beside the checkpoints names what is there when one is saved, of every run."""
     for _ in range(2):
         logger = AutologLogger(resume="auto")
-        saving = _saving(tmp_path, monitor="index", save_top_k=1, mode="max")
-        trainer(max_epochs=3, logger=logger, callbacks=[saving]).fit(Talkative(), loader())
+        trainer(max_epochs=5, logger=logger, callbacks=[_saving(tmp_path)]).fit(
+            Regression(), loader()
+        )
     notes = json.loads((tmp_path / "autolog.json").read_text())
-    files = {path.name for path in tmp_path.glob("*.ckpt") if not path.is_symlink()}
-    assert set(notes["checkpoints"]) == files
-    assert list(notes["runs"]) == [run.start.key for run in off()]
+    kept = {path.name for path in tmp_path.glob("*.ckpt") if not path.is_symlink()}
+    removed_since = {"epoch=3-step=16.ckpt"}
+    assert notes["checkpoints"].keys() - removed_since == kept
+    assert set(notes["runs"]) == {run.start.key for run in off()}
 
 
 def test_a_run_that_goes_on_is_one_on_the_server(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from autolog import guard, recorder
@@ -44,6 +45,8 @@ class Runs:
     def _forget(self) -> None:
         self._neighbour: Neighbour | None = None
         self._is_fit = False
+        self._continued: _Fit | None = None
+        """The fit that the open run was opened for once, before an evaluation went on with it."""
         self._error: BaseException | None = None
         self._before_end: list[Callable[[Training], None]] = []
 
@@ -63,8 +66,6 @@ class Runs:
 
     def open_fit(self, former: FormerRun | None) -> Training:
         """Open the run of a fit, which goes on with `former` if that is given."""
-        if self.training is not None and self._last_fit(self.training) is not None:
-            self.end(Status.FINISHED)
         self._is_fit = True
         return self.training or self._open(former)
 
@@ -72,9 +73,31 @@ class Runs:
         """The open training, else a new one; once the model was fitted, in the run of that fit."""
         if self.training is not None:
             return self.training
-        trainer, fit = self._trainer(), self._fit_of_model()
+        trainer, model = self._trainer(), self._model()
         is_fitting = trainer is not None and trainer.training
-        return self._open(None if fit is None or is_fitting else fit.run)
+        fit = None if model is None or is_fitting else _fits.get(model)
+        training = self._open(fit and fit.run)
+        if fit is not None and training.run is not None and training.run.key == fit.run.key:
+            self._continued = fit
+        return training
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Training]:
+        """The open training, else a new one; one that only a call by hand opened is left at once.
+
+        Otherwise the next fit would find it open.
+        """
+        is_late = self._is_late
+        yield self.open()
+        if is_late:
+            self.end(Status.FINISHED)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether what comes now belongs to a fit that is over."""
+        trainer, model = self._trainer(), self._model()
+        is_idle = trainer is not None and trainer.state.status != "running"
+        return self.training is None and is_idle and model in _fits
 
     def _open(self, former: FormerRun | None) -> Training:
         if self._quiet is not None:
@@ -98,17 +121,18 @@ class Runs:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params, in the run that opens next where none is open."""
-        if self.training is None:
+        if self.training is None and not self._is_late:
             self._params.update(params)
-        else:
-            self.training.log_params(self._leaves(params))
+            return
+        with self._opened() as training:
+            training.log_params(self._leaves(params))
 
     def log_given(self, metrics: Mapping[str, object], prefix: str, step: int) -> None:
         """Log metrics that came to the logger; this opens a run."""
-        training = self.open()
-        if self._neighbour is not None:
-            metrics = self._neighbour.leaves_metrics(metrics, prefix)
-        training.log_metrics({f"{prefix}{name}": v for name, v in metrics.items()}, step)
+        with self._opened() as training:
+            if self._neighbour is not None:
+                metrics = self._neighbour.leaves_metrics(metrics, prefix)
+            training.log_metrics({f"{prefix}{name}": v for name, v in metrics.items()}, step)
 
     def log_outcomes(self, metrics: Mapping[str, object], step: int) -> None:
         """Log metrics of ours that are no series."""
@@ -141,25 +165,14 @@ class Runs:
                 with guard.shield("lightning.before_end"):
                     finish(training)
             status = status if self._error is None else status_of(self._error)
-            last_fit = self._last_fit(training)
             if self._is_fit:
                 self._remember(training, status)
-            elif last_fit is not None and status == Status.FINISHED:
-                status = last_fit.status
+            elif self._continued is not None and status == Status.FINISHED:
+                status = self._continued.status
             training.end(status)
         self.training = None
         self._params.clear()
         self._forget()
-
-    def _last_fit(self, training: Training) -> _Fit | None:
-        """The fit that an evaluation belongs to."""
-        fit = self._fit_of_model()
-        is_its = fit is not None and training.run is not None and training.run.key == fit.run.key
-        return fit if is_its and not self._is_fit else None
-
-    def _fit_of_model(self) -> _Fit | None:
-        model = self._model()
-        return None if model is None else _fits.get(model)
 
     def _remember(self, training: Training, status: str) -> None:
         run, model = training.run, self._model()
