@@ -101,7 +101,7 @@ class _Observer:
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
             times = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
             self._fit.losses.add(loss, batch, times)
-            self._fit.log_step(trainer.global_step)
+            self._fit.log_step(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Log the epoch's mean."""
@@ -148,9 +148,9 @@ class _Fit:
         self._epoch = trainer.current_epoch
         self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
 
-    def log_step(self, step: int) -> None:
-        """Batches up to now made the optimizer steps up to `step`."""
-        if self._every is None or step == self._step:
+    def log_step(self, trainer: Any) -> None:
+        """Log the optimizer step that the batches up to now have made, if one is due."""
+        if self._every is None or (step := trainer.global_step) == self._step:
             return
         self.losses.mark(step, is_due=step // self._every > self._step // self._every)
         self._step = step
