@@ -77,9 +77,11 @@ def source(value: Any) -> Path:
 
 
 def folder(value: object) -> str:
-    """An artifact folder as a prefix of paths: "" for the root."""
+    """An artifact folder as a prefix of paths, "" for the root: any path down from there."""
     text = str(value).strip("/") if value else ""
-    return f"{name('artifact folder', text)}/" if text else ""
+    if text and (posixpath.normpath(text) != text or text.partition("/")[0] in (".", "..")):
+        raise BadValue(f"artifact folder name {_show(value)} leads elsewhere; use a/b, without ..")
+    return f"{text}/" if text else ""
 
 
 def number(key: str, value: object) -> float:

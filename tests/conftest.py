@@ -8,14 +8,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from faults import FaultyProxy
+from logged import LoggedRun, logged_runs
 from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
 
+import autolog
 import autolog.guard
 
 os.environ.update(QUIET_MLFLOW)
@@ -73,6 +75,20 @@ def autolog_home(
         for process in _processes_in(home):
             process.kill()
         pytest.fail(f"left behind: {leaked}")
+
+
+@pytest.fixture
+def logged(autolog_home: Path) -> Callable[[], list[LoggedRun]]:
+    """The runs so far, with autolog enabled and nobody who sends."""
+    autolog.enable(mode="offline", silent=True)
+    return lambda: logged_runs(autolog_home)
+
+
+@pytest.fixture
+def off(logged: Callable[[], list[LoggedRun]]) -> Callable[[], list[LoggedRun]]:
+    """As `logged`, with autolog not enabled."""
+    autolog.disable()
+    return logged
 
 
 @pytest.fixture(autouse=True)

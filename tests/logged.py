@@ -24,13 +24,23 @@ class LoggedRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     """By name, (step, value) in the order of logging."""
-    texts: dict[str, str] = field(default_factory=dict)
-    """Artifacts by path."""
+    uploads: list[tuple[str, bytes]] = field(default_factory=list)
+    """Path and content of each artifact in the order of logging."""
 
     @property
     def model(self) -> str:
         """The class that the run is named after."""
         return self.start.name.rpartition("-")[0]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Artifacts by path, as they end up."""
+        return dict(self.uploads)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Artifacts by path, as text."""
+        return {path: data.decode(errors="replace") for path, data in self.uploads}
 
     def values(self, key: str) -> list[float]:
         """The values of a metric without their steps."""
@@ -67,7 +77,7 @@ def _runs_of(journal: Path) -> list[LoggedRun]:
             runs[record.run] = LoggedRun(record, tags=dict(record.tags))
         elif isinstance(record, Artifact):
             file = journal / layout.FILES / record.file
-            runs[record.run].texts[record.path] = file.read_text(encoding="utf-8")
+            runs[record.run].uploads.append((record.path, file.read_bytes()))
         elif record is not None:
             _note(runs[record.run], record)
     return list(runs.values())

@@ -353,3 +353,19 @@ def test_a_secret_is_masked(key: str, text: str) -> None:
 def test_what_is_no_secret_is_kept(key: str, text: str) -> None:
     """A mask too many hides a hyper-parameter."""
     assert values.masked(key, text) == text
+
+
+# -- artifact folders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["epoch=1-loss=0.5", "a/b", "/a/", "..a", "mit Umlaut ä"])
+def test_an_artifact_folder_is_any_path_down(folder: str) -> None:
+    """What MLflow takes as a folder, ours does, checkpoint names for one."""
+    assert values.folder(folder) == f"{folder.strip('/')}/"
+
+
+@pytest.mark.parametrize("folder", ["..", "../up", "a/../b", "a//b", "."])
+def test_an_artifact_folder_leads_nowhere_else(folder: str) -> None:
+    """As MLflow does, ours refuses a path that is another one in truth."""
+    with pytest.raises(values.BadValue, match="leads elsewhere"):
+        values.folder(folder)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from autolog.recorder.recorder import Recorder
-from autolog.recorder.run import Run
+from autolog.recorder.recorder import Recorder, SharedRun
+from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 
-__all__ = ["Recorder", "Run", "Training", "get"]
+__all__ = ["FormerRun", "Recorder", "Run", "SharedRun", "Training", "get"]
 
 
 def get() -> Recorder:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from autolog import guard, settings, values
 from autolog.journal.writer import Journal
 from autolog.recorder import family
-from autolog.recorder.run import Run
+from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
 from autolog.settings import Settings, Target
@@ -37,6 +37,14 @@ class _Inherited(NamedTuple):
 
     start: RunStart
     target: Target
+
+
+class SharedRun(NamedTuple):
+    """A run that another logger of the same training has opened and will end."""
+
+    run_id: str
+    tracking_uri: str | None
+    """None: that of this process."""
 
 
 class Recorder:
@@ -84,12 +92,17 @@ class Recorder:
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
         run_id: str | None = None,
+        target: Target | None = None,
+        former: FormerRun | None = None,
     ) -> Run | None:
-        """Open a run; with `run_id` adopt the server's run of that id. None when that cannot be."""
+        """Open a run; with `run_id` adopt the server's run of that id, else go on with `former`.
+
+        None when that cannot be.
+        """
         if self.is_mute:
             return None
         experiment = values.plain_text(experiment) if experiment else None
-        where = parent.target if parent else settings.target(experiment)
+        where = target or (parent.target if parent else settings.target(experiment))
         tags = {
             **(self.run_tags() if run_id is None else {}),
             **(self.settings.extra_tags or {}),
@@ -97,7 +110,7 @@ class Recorder:
         }
         start = RunStart(
             run=0,
-            key=uuid.uuid4().hex,
+            key=former.key if former else uuid.uuid4().hex,
             name=values.plain_text(name)[: values.NAME_LENGTH],
             experiment=experiment or where.experiment,
             experiment_id=where.experiment_id,
@@ -107,7 +120,11 @@ class Recorder:
             owned=run_id is None,
             timestamp=time.time_ns() // 1_000_000,
         )
-        return self.open(where, start, is_ours=run_id is None)
+        run = self.open(where, start, is_ours=run_id is None)
+        if run is not None and former is not None:
+            run.know_params(former.params)
+            run.resume()
+        return run
 
     def open(
         self, where: Target, start: RunStart, *, is_ours: bool, is_joined: bool = False
@@ -232,12 +249,13 @@ class Recorder:
         """A run name: the environment's, else ``<kind>-<short id>``."""
         return settings.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
 
-    def _adopt(self, run_id: str | None) -> Run | None:
+    def _adopt(self, run_id: str | None, tracking_uri: str | None = None) -> Run | None:
         """The run that the platform, or the user through MLflow, has open."""
         if run_id is None:
             return None
+        target = Target(settings.absolute(tracking_uri)) if tracking_uri else None
         with self._lock:
-            return self.find(run_id) or self.start_run(run_id, run_id=run_id)
+            return self.find(run_id) or self.start_run(run_id, run_id=run_id, target=target)
 
     def own_run(self) -> Run | None:
         """The run of ours that is current here, without opening one."""
@@ -313,16 +331,24 @@ class Recorder:
                 self._paused -= 1
 
     def begin_training(
-        self, subject: object, *, flavor: str, name: str, holds: bool = True
+        self,
+        subject: object,
+        *,
+        flavor: str,
+        name: str,
+        holds: bool = True,
+        into: SharedRun | FormerRun | None = None,
     ) -> Training:
         """A training of `subject` begins, as an integration sees it.
 
         Until a training that `holds` ends, others that begin in this thread are silent.
+        `into` is the run that the training belongs to, where the integration knows one: that of
+        another logger, or a former one, unless the user has opened a run since.
         """
         run, first_epoch, opened = None, 0, False
         with guard.shield("begin_training"):
             if not self.in_training and not self.are_hooks_mute:
-                run, first_epoch, opened = self._run_for(subject, flavor, name)
+                run, first_epoch, opened = self._run_for(subject, flavor, name, into)
         mark, trainings, before = object(), self._thread.trainings, self._stack.get()
         if holds:
             trainings.append(mark)
@@ -338,10 +364,16 @@ class Recorder:
 
         return Training(run, first_epoch=first_epoch, on_end=on_end)
 
-    def _run_for(self, subject: object, flavor: str, name: str) -> tuple[Run | None, int, bool]:
+    def _run_for(
+        self, subject: object, flavor: str, name: str, into: SharedRun | FormerRun | None
+    ) -> tuple[Run | None, int, bool]:
         """The run a training uses, its first epoch there, and whether the training opened it."""
         tags = {"mlflow.autologging": flavor}
-        present = self.surrounding_run() or self._opened_by_user()
+        shared = self._adopt(*into) if isinstance(into, SharedRun) else None
+        present = shared or self.surrounding_run() or self._opened_by_user()
+        if isinstance(into, FormerRun) and into.parent_key == (present.key if present else None):
+            run = self.start_run(into.name, tags=tags, parent=present, former=into)
+            return run, 0, run is not None
         if present is None:
             run = self.start_run(self.name_for(name), tags=tags)
             return run, 0, run is not None
@@ -352,7 +384,7 @@ class Recorder:
             present.subject = _weakly(subject)
             present.set_tags(tags, by_user=False)
             return present, 0, False
-        if former is subject:
+        if former is subject or present is shared:
             return present, present.next_epoch, False
         child = self.start_run(self.name_for(name), tags=tags, parent=present)
         return child, 0, child is not None

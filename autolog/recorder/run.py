@@ -44,6 +44,16 @@ class Point(NamedTuple):
     link: Link | None
 
 
+class FormerRun(NamedTuple):
+    """What there is to know of a run to go on with it, in this process or in another one."""
+
+    key: str
+    name: str
+    parent_key: str | None
+    params: dict[str, str]
+    """As logged first, so that a change is told from the same value again."""
+
+
 class Run:
     """One run.
 
@@ -51,7 +61,12 @@ class Run:
     the file. Nothing here raises, save for bad values under ``strict``.
     """
 
-    def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        target: settings.Target,
+        start: RunStart,
+    ) -> None:
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None
@@ -77,6 +92,11 @@ class Run:
         self._run_id = start.run_id
         self._spool = Spool(journal)
         journal.declare(self.key, layout.frame(records.encode(start)))
+
+    def as_former(self) -> FormerRun:
+        """What it takes to go on with this run after its end."""
+        with self._lock:
+            return FormerRun(self.key, self.start.name, self.start.parent_key, dict(self._params))
 
     # -- metrics -------------------------------------------------------------------------------
 
@@ -337,6 +357,11 @@ class Run:
     def write_inputs(self, content: str) -> None:
         """Log what the run used: see `Inputs`."""
         self._store(layout.frame(records.encode(Inputs(self.number, content))))
+
+    def resume(self) -> None:
+        """Have the server know that the run goes on, though it has ended before."""
+        record = RunEnd(self.number, Status.RUNNING, self._newest)
+        self.journal.append(layout.frame(records.encode(record)), 0)
 
     def set_status(self, status: str, timestamp: int | None = None) -> None:
         """Change the run's status, as often as wanted; `timestamp` is its end, by default now."""

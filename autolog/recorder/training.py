@@ -10,6 +10,8 @@ from autolog import guard
 from autolog.records import Status
 
 if TYPE_CHECKING:
+    import os
+
     from autolog.recorder.run import Run
 
 EPOCH_LOSS = "epoch_loss"
@@ -19,7 +21,7 @@ class Training:
     """The verbs of one training.
 
     Silent where this training is not to be logged: every verb then does nothing.
-    No verb raises an ``Exception``, and none but `log_text` makes an I/O call.
+    No verb raises an ``Exception``, and none but `log_text` and `log_artifact` makes an I/O call.
     """
 
     def __init__(
@@ -71,6 +73,13 @@ class Training:
             return
         with guard.shield("training.log_text"):
             self.run.log_text(text, path)
+
+    def log_artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
+        """Log a file, or every file of a folder, as it is now: a copy goes to the journal."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_artifact"):
+            self.run.log_artifact(local_path, folder)
 
     def end(self, status: str = Status.FINISHED) -> None:
         """End the training, once, and its run if the training opened it."""

@@ -1,28 +1,21 @@
 """PyTorch Lightning, as ``lightning.pytorch`` and as ``pytorch_lightning``: each fit is a run.
 
-Logged of a fit:
-
-* ``epoch_loss``, step = epoch: the mean over the samples of an epoch of what ``training_step``
-  returned, whether or not the module logs anything. Under manual optimisation, where it returned
-  nothing, of the sum of what went through ``manual_backward`` in that batch;
-* what the module and the callbacks log, under the names and at the steps that Lightning gives to
-  its loggers, whichever loggers the trainer has;
-* with ``log_every_n_steps=N`` of autolog also ``batch_loss`` at every N-th ``global_step``;
-* params: ``save_hyperparameters`` of module and data module, ``epochs``, ``batch_size``,
-  ``optimizer_name`` and its hyper-parameters under torch's names (of a second optimizer with
-  ``.1`` behind), ``precision``, ``accumulate_grad_batches``, ``gradient_clip_val``.
-
-The run opens when training starts: the sanity check, the tuner and ``fast_dev_run`` leave nothing.
-A ``validate`` or ``test`` that logs something outside a fit is a run of its own.
+``docs/frameworks/lightning.md`` has what is logged, name by name, with its step.
 
 In every form an `AutologLogger` takes what Lightning gives to loggers, and an observer among the
 callbacks does the rest. Under ``enable()`` both join the trainer for the time of one call.
 
-===========  =================================================================
-`logger`     `AutologLogger`, and the run behind it
-`observer`   the callback: losses and params
-`guest`      how both join a trainer, and leave it, under ``enable()``
-===========  =================================================================
+=============  ===============================================================
+`logger`       `AutologLogger`: what Lightning asks a logger, and tells it
+`observer`     the callback: losses, settings and outcomes
+`guest`        how both join a trainer, and leave it, under ``enable()``
+`runs`         which run a training goes into
+`neighbours`   other loggers that bring the training to MLflow
+`losses`       the losses of an epoch
+`facts`        params, outcomes, the model's summary
+`checkpoints`  which of them are logged, and which run each is from
+`spaces`       the two name spaces
+=============  ===============================================================
 """
 
 from __future__ import annotations

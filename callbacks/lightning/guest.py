@@ -45,7 +45,7 @@ class Guest:
         elif logger is None:
             logger = self._joined = AutologLogger()
             self._tap = _Tap(trainer, logger)
-        logger.keep_quiet(self._quiet)
+        logger.runs.keep_quiet(self._quiet)
         self._observer = observe(trainer, logger)
 
     def __exit__(
@@ -57,7 +57,7 @@ class Guest:
         with guard.shield("lightning.leave"):
             self._quiet.end()
             if self._joined is not None:
-                self._joined.end(Status.FINISHED if error is None else Status.FAILED)
+                self._joined.runs.end(Status.FINISHED if error is None else Status.FAILED)
             self._leave()
 
     def _leave(self) -> None:

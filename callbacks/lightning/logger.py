@@ -1,19 +1,21 @@
-"""`AutologLogger`, and the run behind it."""
+"""`AutologLogger`: what Lightning asks a logger, and tells it."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import wrapt
 
-from autolog import guard, recorder
-from autolog.callbacks.lightning.observer import NAME_SPACES, flattened, observe
+from autolog import guard
+from autolog.callbacks.lightning import checkpoints
+from autolog.callbacks.lightning.facts import flattened
+from autolog.callbacks.lightning.observer import observe
+from autolog.callbacks.lightning.runs import Runs
+from autolog.callbacks.lightning.spaces import NAME_SPACES
 from autolog.records import Status
 
 if TYPE_CHECKING:
@@ -21,15 +23,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from autolog.recorder import Training
+    from autolog.recorder import FormerRun, Training
 
 
 class AutologLogger:
     """Logs what a trainer runs: ``Trainer(logger=AutologLogger())``.
 
     A ``Logger`` of both ``lightning.pytorch`` and ``pytorch_lightning``. It works with or without
-    ``autolog.enable()``, which adds no second one beside it. One fit is one run.
-    No method raises an exception of ours, waits, or makes an I/O call.
+    ``autolog.enable()``, which adds no second one beside it. One fit is one run; what the same
+    model is validated or tested on later belongs to it.
+    No method raises an exception of ours, waits, or makes a network call.
     With ``Trainer(enable_autolog_hparams=False)`` only ``enable()`` gives it ``epoch_loss``: such a
     trainer does not show itself to its loggers.
 
@@ -39,6 +42,12 @@ class AutologLogger:
         name: First folder below `save_dir`.
         version: Second folder below `save_dir`. Default: eight hex digits of its own.
         prefix: Put before the name of each of Lightning's metrics, with ``-`` between.
+        log_model: Log checkpoints as artifacts: True for the best and the last at the end of the
+            fit, ``"all"`` for each when it is saved. Every one is copied to the local disk first.
+            Default False.
+        resume: ``"auto"`` has a fit from a checkpoint go on with the run that the checkpoint is
+            from: which that is stands in ``autolog.json`` beside it, written when a logger with
+            this option saw it saved. Default None: a run of its own.
     """
 
     group_separator = "/"
@@ -50,27 +59,19 @@ class AutologLogger:
         name: str = "lightning_logs",
         version: str | None = None,
         prefix: str = "",
+        log_model: Literal["all"] | bool = False,
+        resume: Literal["auto"] | None = None,
     ) -> None:
+        if log_model not in (False, True, "all"):
+            raise ValueError(f"log_model={log_model!r}: use True, False or 'all'")
+        if resume not in (None, "auto"):
+            raise ValueError(f"resume={resume!r}: use 'auto' or None")
         self._save_dir, self._name = save_dir, name
         self._version = version or uuid.uuid4().hex[:8]
         self._prefix = f"{prefix}-" if prefix else ""
-        self._params: dict[str, object] = {}
-        """Logged before there is a run."""
-        self._forget()
-
-    def _forget(self) -> None:
-        self._training: Training | None = None
-        self._quiet: Training | None = None
-        self._model: Callable[[], object] = _nothing
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open run, which belongs to this process."""
-        own = ("_training", "_quiet", "_model")
-        return {name: value for name, value in vars(self).items() if name not in own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
+        self._log_model, self._resume = log_model, resume
+        self._uploads = checkpoints.Uploads()
+        self.runs = Runs()
 
     # -- what Lightning asks -----------------------------------------------------------------------
 
@@ -101,16 +102,19 @@ class AutologLogger:
 
     @property
     def experiment(self) -> Any:
-        """The `Training` of the open run; where none is open, something that bears every call."""
-        return _dummy_experiment() if self._training is None else self._training
+        """The `Training` of the open run; something that bears every call where there is none.
+
+        So before and after a training, and in all ranks but the first.
+        """
+        training = self.runs.training
+        return _dummy_experiment() if training is None or training.silent else training
 
     # -- what Lightning tells ----------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics, at step 0 where none is given; outside a fit this opens a run."""
         with guard.shield("lightning.log_metrics"):
-            named = {f"{self._prefix}{key}": value for key, value in metrics.items()}
-            self.open().log_metrics(named, step or 0)
+            self.runs.log_given(metrics, self._prefix, step or 0)
 
     def log_hyperparams(
         self,
@@ -120,20 +124,20 @@ class AutologLogger:
     ) -> None:
         """Log params; nested ones with ``/`` between the names. This opens no run."""
         with guard.shield("lightning.log_hyperparams"):
-            flat = flattened(params)
-            if self._training is None:
-                self._params.update(flat)
-            else:
-                self._training.log_params(flat)
+            self.runs.log_params(flattened(params))
 
     def log_graph(self, model: Any, input_array: Tensor | None = None) -> None:  # noqa: ARG002
         """Have the trainer of `model` report to this logger.
 
         Lightning calls this before it trains; no other call tells a logger its trainer.
         """
-        with guard.shield("lightning.log_graph"), contextlib.suppress(RuntimeError):
-            self.expect(model)
-            observe(model.trainer, self)
+        with guard.shield("lightning.log_graph"):
+            try:
+                trainer = model.trainer
+            except RuntimeError:  # it has none
+                return
+            self.runs.expect(trainer, model)
+            observe(trainer, self)
 
     def save(self) -> None:
         """Do nothing: what is logged is safe already."""
@@ -141,50 +145,34 @@ class AutologLogger:
     def finalize(self, status: str) -> None:
         """End the open run, if any: FINISHED for ``"success"``, else FAILED."""
         with guard.shield("lightning.finalize"):
-            self.end(Status.FINISHED if status == "success" else Status.FAILED)
+            self.runs.end(Status.FINISHED if status == "success" else Status.FAILED)
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Do nothing."""
+        """Log or note a checkpoint, as `log_model` and `resume` say."""
+        training = self.runs.training
+        if training is None or training.run is None:
+            return
+        with guard.shield("lightning.after_save_checkpoint"):
+            if self._resume is not None:
+                checkpoints.note_run(checkpoint_callback, training.run.as_former())
+            is_due = self._log_model == "all" or checkpoint_callback.save_top_k == -1
+            if self._log_model and is_due:
+                self._uploads.log(checkpoint_callback, training)
 
-    # -- the run, for the observer and the guest ---------------------------------------------------
+    # -- what the observer tells -------------------------------------------------------------------
 
-    def keep_quiet(self, quiet: Training) -> None:
-        """Take over what silences other hooks in this thread, until the run opens."""
-        self._quiet = quiet
+    def open_fit(self, trainer: Any) -> Training:
+        """Open the run of a fit."""
+        former: FormerRun | None = None
+        if self._resume is not None and trainer.ckpt_path is not None:
+            former = checkpoints.run_of(trainer.ckpt_path)
+        return self.runs.open_fit(former)
 
-    def expect(self, model: object) -> None:
-        """Name the run that opens next after `model`."""
-        self._model = weakref.ref(model)
-
-    def open(self) -> Training:
-        """The open training, else a new one."""
-        if self._training is None:
-            if self._quiet is not None:
-                self._quiet.end()
-            model = self._model()
-            subject = self if model is None else model
-            self._training = recorder.get().begin_training(
-                subject, flavor="lightning", name=type(subject).__name__
-            )
-            self._training.log_params(self._params)
-            self._params.clear()
-        return self._training
-
-    def fail(self, error: BaseException) -> None:
-        """End the open training, if any, as `error` says: FAILED or KILLED."""
-        if self._training is not None:
-            self._training.__exit__(type(error), error, error.__traceback__)
-        self._close()
-
-    def end(self, status: str) -> None:
-        """End the open training, if any."""
-        if self._training is not None:
-            self._training.end(status)
-        self._close()
-
-    def _close(self) -> None:
-        self._training = None
-        self._params.clear()
+    def finish_fit(self, trainer: Any, training: Training) -> None:
+        """Log what is to be logged of checkpoints at the end."""
+        if self._log_model and not training.silent:
+            for checkpoint_callback in trainer.checkpoint_callbacks:
+                self._uploads.log(checkpoint_callback, training)
 
 
 class AppendedLogger(AutologLogger):
@@ -229,10 +217,6 @@ class AppendedLogger(AutologLogger):
 
 def _bear(*_: object, **__: object) -> None:
     """Stand in for a method of another logger."""
-
-
-def _nothing() -> None:
-    """Stand in for a weak reference."""
 
 
 def _dummy_experiment() -> Any:
