@@ -1,0 +1,131 @@
+"""What callbacks of Keras beside ours decide: when a training stops, and what is kept of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+
+from autolog.callbacks.keras.reading import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from autolog.recorder import Training
+
+T = TypeVar("T")
+
+_STOPPING = (
+    "monitor", "mode", "min_delta", "patience", "baseline", "restore_best_weights",
+    "start_from_epoch",
+)  # fmt: skip
+_CHECKPOINT = (
+    "filepath", "monitor", "mode", "save_best_only", "save_weights_only", "save_freq"
+)  # fmt: skip
+
+
+class Companions:
+    """The ``EarlyStopping`` and ``ModelCheckpoint`` callbacks of one fit.
+
+    Names are those of MLflow's autologging; with a second callback of a kind, its end in ``.1``.
+    """
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        callbacks = list(callbacks)
+        self._stoppings = [
+            _Stopping(each) for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)
+        ]
+        self._checkpoints = [
+            _Checkpoint(each)
+            for each in callbacks
+            if isinstance(each, keras.callbacks.ModelCheckpoint)
+        ]
+
+    def params(self) -> dict[str, object]:
+        """How each was set up."""
+        stoppings = _numbered(each.params() for each in self._stoppings)
+        return {**stoppings, **_numbered(each.params() for each in self._checkpoints)}
+
+    def note_epoch(self, epoch: int, logs: Mapping[str, Any], training: Training) -> None:
+        """Look at each after an epoch of Keras' count; tag the checkpoints that it wrote."""
+        for stopping in self._stoppings:
+            stopping.note_epoch(epoch, logs)
+        written = _numbered(each.written(epoch, logs) for each in self._checkpoints)
+        if written:
+            training.set_tags(written)
+
+    def log_outcome(self, training: Training, *, offset: int, last_step: int) -> None:
+        """Log where the training was stopped, and the epoch whose weights the model has now.
+
+        `offset` leads from Keras' count of epochs to the steps of the run.
+        """
+        epochs = _numbered(each.epochs(offset) for each in self._stoppings)
+        if epochs:
+            training.log_metrics(epochs, last_step)
+        for number, stopping in enumerate(self._stoppings):
+            if stopping.has_restored:
+                restored = {f"restored_{name}": v for name, v in stopping.best_logs.items()}
+                training.log_metrics(_with_number(restored, number), stopping.best_epoch + offset)
+
+
+class _Stopping:
+    """One ``EarlyStopping``, which keeps the number of the best epoch, not its metrics."""
+
+    def __init__(self, callback: Any) -> None:
+        self._callback = callback
+        self.best_logs: dict[str, float] = {}
+
+    def params(self) -> dict[str, object]:
+        params = {name: getattr(self._callback, name) for name in _STOPPING}
+        # Keras itself makes it negative in the first epoch, where less is better.
+        return {**params, "min_delta": abs(params["min_delta"])}
+
+    def note_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        if self.best_epoch == epoch:
+            self.best_logs = numbers(logs)
+
+    @property
+    def best_epoch(self) -> int:
+        return int(self._callback.best_epoch)
+
+    @property
+    def has_restored(self) -> bool:
+        """Whether, at the end of training, Keras gave the model the weights of the best epoch."""
+        callback = self._callback
+        return callback.restore_best_weights and callback.best_weights is not None
+
+    def epochs(self, offset: int) -> dict[str, int]:
+        epochs = {}
+        if self._callback.stopped_epoch:
+            epochs["stopped_epoch"] = self._callback.stopped_epoch + offset
+        if self.has_restored:
+            epochs["restored_epoch"] = self.best_epoch + offset
+        return epochs
+
+
+class _Checkpoint:
+    """One ``ModelCheckpoint``, which does not say what it has written."""
+
+    def __init__(self, callback: Any) -> None:
+        self._callback = callback
+        self._best = callback.best
+
+    def params(self) -> dict[str, object]:
+        return {f"checkpoint_{name}": getattr(self._callback, name) for name in _CHECKPOINT}
+
+    def written(self, epoch: int, logs: Mapping[str, Any]) -> dict[str, str]:
+        """The file of this epoch, if any; nothing where files are written between epochs."""
+        callback, best = self._callback, self._best
+        self._best = callback.best
+        if callback.save_freq != "epoch" or (callback.save_best_only and callback.best is best):
+            return {}
+        return {"checkpoint_path": callback.filepath.format(epoch=epoch + 1, **logs)}
+
+
+def _numbered(groups: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    named = (_with_number(group, number) for number, group in enumerate(groups))
+    return {name: value for group in named for name, value in group.items()}
+
+
+def _with_number(group: Mapping[str, T], number: int) -> dict[str, T]:
+    return {f"{name}.{number}" if number else name: value for name, value in group.items()}
