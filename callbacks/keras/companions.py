@@ -15,19 +15,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STOPPING = (
-    "monitor", "mode", "min_delta", "patience", "baseline", "restore_best_weights",
-    "start_from_epoch",
-)  # fmt: skip
-_CHECKPOINT = (
-    "filepath", "monitor", "mode", "save_best_only", "save_weights_only", "save_freq"
-)  # fmt: skip
+_STOPPING = "monitor mode min_delta patience baseline restore_best_weights start_from_epoch".split()
+_CHECKPOINT = "filepath monitor mode save_best_only save_weights_only save_freq".split()
 
 
 class Companions:
     """The ``EarlyStopping`` and ``ModelCheckpoint`` callbacks of one fit.
 
-    Names are those of MLflow's autologging; with a second callback of a kind, its end in ``.1``.
+    Names are those of MLflow's autologging; those of a second callback of a kind end in ``.1``.
     """
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
@@ -76,9 +71,9 @@ class _Stopping:
         self.best_logs: dict[str, float] = {}
 
     def params(self) -> dict[str, object]:
-        params = {name: getattr(self._callback, name) for name in _STOPPING}
+        params = _attributes(self._callback, _STOPPING)
         # Keras itself makes it negative in the first epoch, where less is better.
-        return {**params, "min_delta": abs(params["min_delta"])}
+        return {**params, "min_delta": abs(self._callback.min_delta)}
 
     def note_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
         if self.best_epoch == epoch:
@@ -111,7 +106,8 @@ class _Checkpoint:
         self._best = callback.best
 
     def params(self) -> dict[str, object]:
-        return {f"checkpoint_{name}": getattr(self._callback, name) for name in _CHECKPOINT}
+        params = _attributes(self._callback, _CHECKPOINT)
+        return {f"checkpoint_{name}": value for name, value in params.items()}
 
     def written(self, epoch: int, logs: Mapping[str, Any]) -> dict[str, str]:
         """The file of this epoch, if any; nothing where files are written between epochs."""
@@ -120,6 +116,11 @@ class _Checkpoint:
         if callback.save_freq != "epoch" or (callback.save_best_only and callback.best is best):
             return {}
         return {"checkpoint_path": callback.filepath.format(epoch=epoch + 1, **logs)}
+
+
+def _attributes(callback: Any, names: Iterable[str]) -> dict[str, object]:
+    """Those that there are: Keras 3.0 keeps fewer."""
+    return {name: getattr(callback, name) for name in names if hasattr(callback, name)}
 
 
 def _numbered(groups: Iterable[Mapping[str, T]]) -> dict[str, T]:

@@ -85,8 +85,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
                 metrics["epoch_loss"] = reported["loss"]
             self._last_step = epoch + (self._offset or 0)
             training.log_metrics(metrics, self._last_step)
-            self._companions.note_epoch(epoch, logs or {}, training)
             self._log_summary(training)
+            self._companions.note_epoch(epoch, logs or {}, training)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Log how the training came to its end, and end the run."""
