@@ -88,6 +88,19 @@ class TestWhatIsLogged:
         model().fit(**data(), shuffle=False, verbose=0)
         assert only(logged()).params["batch_size"] == size
 
+    def test_shapes_of_the_data(self, logged: Logged) -> None:
+        """Those of arrays, alone or as parts of what a model with several inputs takes."""
+        left, right = keras.Input((4,), name="left"), keras.Input((2,), name="right")
+        made = keras.Model([left, right], keras.layers.Dense(1)(left))
+        made.compile("sgd", "mse")
+        made.fit({"left": X, "right": X[:, :2]}, Y, verbose=0)
+        fit(model(), epochs=1)
+        assert [run.tags["autolog.data_shapes"] for run in logged()] == [
+            "x/left (50, 4), x/right (50, 2), y (50, 1)",
+            "x (50, 4), y (50, 1)",
+        ]
+        assert logged()[0].params["batch_size"] == "32"
+
     def test_mixed_precision(self, logged: Logged) -> None:
         """An optimizer within a loss-scaling one shows its own settings and learning rate."""
         inner = keras.optimizers.Adam(0.01)
@@ -123,16 +136,18 @@ class TestWhatIsLogged:
         assert only(logged()).values("learning_rate") == [1.0, 0.5, 0.25]
 
     def test_what_other_callbacks_report(self, logged: Logged) -> None:
-        """Numbers that a callback puts into the logs are metrics; other things are not."""
+        """Numbers and scalars that a callback puts into the logs are metrics, the rest is not."""
 
         class Reporting(keras.callbacks.Callback):
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                logs["seven"], logs["words"] = 7, "no number"
+                logs["seven"], logs["words"], logs["many"] = 7, "no number", np.ones(1)
+                logs["rate"], logs["array"] = self.model.optimizer.learning_rate, np.array(2)
 
         fit(model(), callbacks=Reporting())
         run = only(logged())
         assert run.metrics["seven"] == [(0, 7), (1, 7)]
-        assert "words" not in run.metrics
+        assert (run.values("array"), run.values("rate")) == ([2, 2], run.values("learning_rate"))
+        assert not {"words", "many"} & run.metrics.keys()
 
     def test_summary(self, logged: Logged) -> None:
         """The summary is an artifact, also of a model that gets its weights in the first epoch."""

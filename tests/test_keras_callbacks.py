@@ -68,14 +68,22 @@ class TestEarlyStopping:
 
     def test_two_in_two_fits_of_one_run(self, logged: Logged) -> None:
         """A second callback has numbered names; a second fit counts on from the first."""
-        made, autos = eager_model(), [stopping(min_delta=0.5), stopping(patience=9)]
+        made, both = (
+            eager_model(),
+            [
+                stopping(min_delta=0.5, restore_best_weights=True),
+                stopping(patience=9),
+            ],
+        )
         with autolog.run("mine"):
-            fit(made, epochs=2, callbacks=[Scripted(4, 2), *autos])
-            fit(made, epochs=4, callbacks=[Scripted(4, 2, 3, 3), *autos])
+            fit(made, epochs=2, callbacks=[Scripted(4, 2), *both])
+            fit(made, epochs=4, callbacks=[Scripted(4, 2, 3, 3), *both])
         run = only(logged())
         assert (run.params["patience"], run.params["patience.1"]) == ("2", "9")
         assert run.params["min_delta"] == "0.5"
         assert run.metrics["stopped_epoch"] == [(5, 5)]
+        assert run.metrics["restored_epoch"] == [(1, 1), (5, 3)]
+        assert run.metrics["restored_score"] == [(1, 2), (3, 2)]
         changed = run.tags.get("autolog.changed_params", "").split(", ")
         assert "min_delta" not in changed  # Keras turns its sign
 

@@ -11,7 +11,7 @@ import keras
 from autolog import guard, hooks, recorder
 from autolog.callbacks.keras.batches import BatchValues
 from autolog.callbacks.keras.observer import Observer
-from autolog.callbacks.keras.reading import fit_params
+from autolog.callbacks.keras.reading import data_shapes, fit_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class _Call:
         others = [each for each in present if each is not observer]
         if "epochs" in bound.signature.parameters:
             with guard.shield("keras.arguments"):
-                observer.expect(fit_params(bound), others)
+                observer.expect(fit_params(bound), data_shapes(bound), others)
         self._join([*others, observer])
 
     def _join(self, callbacks: list[Any]) -> None:

@@ -27,7 +27,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         """The one that is going on, if any."""
         self.is_taken = False
         """True while a call of ``fit`` or ``evaluate`` that it takes part in lasts."""
-        self.expect({}, [])
+        self.expect({}, {}, [])
         self._start_anew(is_evaluation=False)
 
     def _start_anew(self, *, is_evaluation: bool) -> None:
@@ -38,9 +38,11 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         self._offset: int | None = None
         """Leads from Keras' count of epochs to the steps of the run, once that is known."""
 
-    def expect(self, fit_params: Mapping[str, object], companions: Iterable[Any]) -> None:
-        """Take note of the arguments of the ``fit`` that comes next, and of its other callbacks."""
-        self._fit_params = fit_params
+    def expect(
+        self, params: Mapping[str, object], tags: Mapping[str, str], companions: Iterable[Any]
+    ) -> None:
+        """Take note of what is known of the ``fit`` that comes next, and of its other callbacks."""
+        self._fit_params, self._fit_tags = params, tags
         self._companions = Companions(companions)
 
     def abandon(self, error: BaseException) -> None:
@@ -59,6 +61,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
                 return
             progress = {k: v for k, v in (self.params or {}).items() if k != "verbose"}
             training.log_params({**progress, **self._fit_params})
+            training.set_tags(self._fit_tags)
             training.log_params(self._companions.params())
             training.log_params(optimizer_params(self.model))
             self._log_summary(training)
@@ -80,10 +83,9 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             return
         with guard.shield("keras.on_epoch_end"):
             reported = numbers(logs)
-            metrics = {**self._learning_rates, **reported}
-            if "loss" in reported:
-                metrics["epoch_loss"] = reported["loss"]
+            epoch_loss = {"epoch_loss": reported["loss"]} if "loss" in reported else {}
             self._last_step = epoch + (self._offset or 0)
+            metrics = {**epoch_loss, **self._learning_rates, **reported}
             training.log_metrics(metrics, self._last_step)
             self._log_summary(training)
             self._companions.note_epoch(epoch, logs or {}, training)
@@ -139,7 +141,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _forget(self) -> None:
         self.training = None
-        self.expect({}, [])
+        self.expect({}, {}, [])
 
     def _log_summary(self, training: Training) -> None:
         """Once a fit, as soon as the model has its weights."""

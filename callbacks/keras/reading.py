@@ -36,25 +36,35 @@ def fit_params(bound: inspect.BoundArguments) -> dict[str, object]:
     return {**params, "batch_size": _batch_size(full.arguments)}
 
 
+def data_shapes(bound: inspect.BoundArguments) -> dict[str, str]:
+    """The shapes of the arrays that a ``fit`` is given, as a tag; of parts by ``x/<name>``."""
+    shapes = {**_shapes("x", bound.arguments.get("x")), **_shapes("y", bound.arguments.get("y"))}
+    text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    return {"autolog.data_shapes": text} if text else {}
+
+
+def _shapes(name: str, data: Any) -> dict[str, Any]:
+    if hasattr(data, "shape"):
+        return {name: data.shape}
+    if isinstance(data, (list, tuple)):
+        data = dict(enumerate(data))
+    if not isinstance(data, Mapping):
+        return {}
+    parts = (_shapes(f"{name}/{key}", part) for key, part in data.items())
+    return {name: shape for part in parts for name, shape in part.items()}
+
+
 def _batch_size(arguments: Mapping[str, Any]) -> object:
     """Samples a batch; None where one would have to be taken from the data to know."""
     given, x = arguments.get("batch_size"), arguments["x"]
     if given is not None:
         return given
-    if _is_arrays(x):
+    if _shapes("x", x):
         return _DEFAULT_BATCH_SIZE
     while type(x).__name__ in _PASSING_ON:
         x = x._input_dataset  # noqa: SLF001 - nothing public leads there
     size = getattr(x, "batch_size", None)
     return int(x._batch_size) if size is None and hasattr(x, "_batch_size") else size  # noqa: SLF001
-
-
-def _is_arrays(x: Any) -> bool:
-    if isinstance(x, Mapping):
-        x = list(x.values())
-    if isinstance(x, (list, tuple)):
-        return all(_is_arrays(part) for part in x)
-    return hasattr(x, "shape")
 
 
 # -- optimizers ------------------------------------------------------------------------------------
@@ -121,10 +131,14 @@ def summary(model: Any) -> str:
 
 def numbers(logs: Mapping[str, Any] | None) -> dict[str, float]:
     """The entries of Keras' logs that are one number."""
-    return {name: float(v) for name, v in (logs or {}).items() if isinstance(v, Real)}
+    return {name: scalar(value) for name, value in (logs or {}).items() if _is_one_number(value)}
+
+
+def _is_one_number(value: Any) -> bool:
+    return isinstance(value, Real) or getattr(value, "shape", None) == ()
 
 
 def scalar(value: Any) -> float:
-    """A number of Keras, wherever the backend keeps it."""
+    """A number, wherever the backend keeps it."""
     # Not convert_to_numpy, which warns of deprecated calls within Keras.
-    return float(keras.ops.convert_to_tensor(value))
+    return float(value if isinstance(value, Real) else keras.ops.convert_to_tensor(value))
