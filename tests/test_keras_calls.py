@@ -172,7 +172,7 @@ class TestTheUsersProgram:
             (observer, "optimizer_params", "keras.on_train_begin"),
             (observer, "learning_rates", "keras.on_epoch_begin"),
             (observer, "numbers", "keras.on_epoch_end"),
-            (Companions, "log_outcome", "keras.on_train_end"),
+            (Companions, "outcome", "keras.on_train_end"),
             (batches, "keras", "keras.batches.on_train_begin"),
             (batches, "steps_taken", "keras.batches.on_epoch_begin"),
             (batches, "numbers", "keras.batches.on_train_batch_end"),

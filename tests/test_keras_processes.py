@@ -115,43 +115,63 @@ def test_orders(lines: tuple[str, str], tmp_path: Path, autolog_home: Path) -> N
     assert [len(run.metrics["epoch_loss"]) for run in logged_runs(autolog_home)] == [1, 1]
 
 
-def test_beside_mlflows_autologging(
+def test_beside_mlflows_own_logging(
     mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
 ) -> None:
-    """Whoever comes first, the fit is one run that has epoch_loss, and both leave no trace."""
+    """One run a fit, in every order and form; what MLflow logs there it alone logs."""
     done = run_script(
         """
-        import json
+        import functools, json
         import autolog
         import keras
         import mlflow
         import numpy as np
         from mlflow.utils.autologging_utils.safety import revert_patches
 
-        def trained():
+        # Keeps mlflow.tensorflow from adding the real one, which need not be installed.
+        bare = {k: v for k, v in vars(keras.callbacks.Callback).items() if k[:2] != "__"}
+        NoTensorBoard = type("NoTensorBoard", (keras.callbacks.TensorBoard,), bare)
+
+        def trained(*callbacks):
             model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
             model.compile("sgd", "mse", run_eagerly=True)
             x, y = np.ones((4, 2)), np.ones((4, 1))
-            history = model.fit(x, y, epochs=2, verbose=0, validation_data=(x, y), callbacks=[])
+            stopping = keras.callbacks.EarlyStopping(
+                min_delta=9, patience=1, restore_best_weights=True
+            )
+            callbacks = [NoTensorBoard("."), stopping, *callbacks]
+            history = model.fit(
+                x, y, epochs=5, verbose=0, validation_data=(x, y), callbacks=callbacks
+            )
             return [mlflow.last_active_run().info.run_id, history.history["loss"]]
 
         def methods():
             names = "fit", "evaluate"
             return [vars(cls).get(name) for cls in keras.Model.__mro__ for name in names]
 
-        def theirs():
-            mlflow.keras.autolog(log_models=False, log_datasets=False, silent=True)
+        def theirs(flavor, **options):
+            flavor.autolog(log_models=False, log_datasets=False, silent=True, **options)
 
         mlflow.set_experiment("both")
         before, found = methods(), []
-        for first, second in [(autolog.enable, theirs), (theirs, autolog.enable)]:
+        for first, second in [
+            (autolog.enable, functools.partial(theirs, mlflow.keras)),
+            (functools.partial(theirs, mlflow.keras), autolog.enable),
+            (autolog.enable, functools.partial(theirs, mlflow.tensorflow, checkpoint=False)),
+            (functools.partial(theirs, mlflow.tensorflow, checkpoint=False), autolog.enable),
+        ]:
             first()
             second()
             found.append(trained())
             autolog.disable()
-            revert_patches("keras")
+            for flavor in ("keras", "tensorflow"):
+                mlflow.utils.autologging_utils.AUTOLOGGING_INTEGRATIONS.pop(flavor, None)
+                revert_patches(flavor)
             assert methods() == before
-        assert len(mlflow.search_runs(output_format="list")) == 2
+        autolog.enable()
+        with mlflow.start_run():
+            found.append(trained(mlflow.keras.MlflowCallback()))
+        assert len(mlflow.search_runs(output_format="list")) == len(found)
         print(json.dumps(found))
         """,
         cwd=tmp_path,
@@ -161,5 +181,15 @@ def test_beside_mlflows_autologging(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert "internal error" not in done.stderr
-    logged = [[run.start.run_id, run.values("epoch_loss")] for run in logged_runs(autolog_home)]
-    assert logged == found
+    logged = logged_runs(autolog_home)
+    assert [[run.start.run_id, run.values("epoch_loss")] for run in logged] == found
+    for run in logged:
+        theirs = mlflow_server.client().get_run(run.start.run_id).data
+        assert {"loss", "val_loss"} <= theirs.metrics.keys()
+        assert not theirs.metrics.keys() & run.metrics.keys()
+        assert not theirs.params.keys() & run.params.keys()
+        both = {*theirs.params, *run.params}
+        assert {"epochs", "batch_size", "patience"} <= both
+        assert {"optimizer_momentum", "opt_momentum"} & both
+        assert "restored_epoch" in {**theirs.metrics, **run.metrics}
+        assert run.texts == {}

@@ -9,7 +9,7 @@ import keras
 from autolog.callbacks.keras.reading import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from autolog.recorder import Training
 
@@ -49,18 +49,19 @@ class Companions:
         if written:
             training.set_tags(written)
 
-    def log_outcome(self, training: Training, *, offset: int, last_step: int) -> None:
-        """Log where the training was stopped, and the epoch whose weights the model has now.
+    def outcome(self, offset: int) -> dict[str, int]:
+        """Where the training was stopped, and the epoch whose weights the model has now.
 
         `offset` leads from Keras' count of epochs to the steps of the run.
         """
-        epochs = _numbered(each.epochs(offset) for each in self._stoppings)
-        if epochs:
-            training.log_metrics(epochs, last_step)
+        return _numbered(each.epochs(offset) for each in self._stoppings)
+
+    def restored(self, offset: int) -> Iterator[tuple[dict[str, float], int]]:
+        """What Keras had reported of epochs whose weights it has given back, and their steps."""
         for number, stopping in enumerate(self._stoppings):
             if stopping.has_restored:
-                restored = {f"restored_{name}": v for name, v in stopping.best_logs.items()}
-                training.log_metrics(_with_number(restored, number), stopping.best_epoch + offset)
+                named = {f"restored_{name}": value for name, value in stopping.best_logs.items()}
+                yield _with_number(named, number), stopping.best_epoch + offset
 
 
 class _Stopping:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from autolog import guard, recorder
+from autolog.callbacks.keras import neighbours
 from autolog.callbacks.keras.companions import Companions
+from autolog.callbacks.keras.neighbours import SUMMARY, Neighbour
 from autolog.callbacks.keras.reading import learning_rates, numbers, optimizer_params, summary
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         self._has_summary = False
         self._learning_rates: dict[str, float] = {}
         self._last_step = 0
+        self._neighbour = Neighbour()
         self._offset: int | None = None
         """Leads from Keras' count of epochs to the steps of the run, once that is known."""
 
     def expect(
-        self, params: Mapping[str, object], tags: Mapping[str, str], companions: Iterable[Any]
+        self, params: Mapping[str, object], tags: Mapping[str, str], others: Iterable[Any]
     ) -> None:
         """Take note of what is known of the ``fit`` that comes next, and of its other callbacks."""
         self._fit_params, self._fit_tags = params, tags
-        self._companions = Companions(companions)
+        self._others = list(others)
+        self._companions = Companions(self._others)
 
     def abandon(self, error: BaseException) -> None:
         """End the run of a training that an exception has ended."""
@@ -59,11 +63,14 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             training = self._begin(is_evaluation=False)
             if training.silent:
                 return
+            self._neighbour = neighbours.find(
+                training, callbacks=self._others, arguments=self._fit_params, model=self.model
+            )
             progress = {k: v for k, v in (self.params or {}).items() if k != "verbose"}
-            training.log_params({**progress, **self._fit_params})
+            training.log_params(self._neighbour.leaves({**progress, **self._fit_params}))
             training.set_tags(self._fit_tags)
-            training.log_params(self._companions.params())
-            training.log_params(optimizer_params(self.model))
+            training.log_params(self._neighbour.leaves(self._companions.params()))
+            training.log_params(self._neighbour.leaves(optimizer_params(self.model)))
             self._log_summary(training)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -86,7 +93,9 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             epoch_loss = {"epoch_loss": reported["loss"]} if "loss" in reported else {}
             self._last_step = epoch + (self._offset or 0)
             metrics = {**epoch_loss, **self._learning_rates, **reported}
-            training.log_metrics(metrics, self._last_step)
+            training.log_metrics(
+                self._neighbour.leaves_of_epoch(metrics, reported), self._last_step
+            )
             self._log_summary(training)
             self._companions.note_epoch(epoch, logs or {}, training)
 
@@ -95,9 +104,11 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         training = self._audible
         if training is not None:
             with guard.shield("keras.on_train_end"):
-                self._companions.log_outcome(
-                    training, offset=self._offset or 0, last_step=self._last_step
-                )
+                offset = self._offset or 0
+                outcome = self._neighbour.leaves(self._companions.outcome(offset))
+                training.log_metrics(outcome, self._last_step)
+                for restored, step in self._companions.restored(offset):
+                    training.log_metrics(restored, step)
         self._end()
 
     # -- an evaluation -----------------------------------------------------------------------------
@@ -145,6 +156,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _log_summary(self, training: Training) -> None:
         """Once a fit, as soon as the model has its weights."""
-        if not self._has_summary and self.model.built:
-            self._has_summary = True
-            training.log_text(summary(self.model), "model_summary.txt")
+        if self._has_summary or not self.model.built:
+            return
+        self._has_summary = True
+        if SUMMARY not in self._neighbour.names:
+            training.log_text(summary(self.model), SUMMARY)
