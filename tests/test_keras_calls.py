@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_trainings import BATCH, Logged, Raising, X, Y, eager_model, fit, logged, model, off, only
 
 import autolog
-from autolog.callbacks.keras import AutologCallback, batches, calls, observer
+from autolog.callbacks.keras import AutologCallback, batches, calls, neighbours, observer
 from autolog.callbacks.keras.companions import Companions
 
 __all__ = ["logged", "off"]  # fixtures
@@ -169,6 +169,7 @@ class TestTheUsersProgram:
             (calls, "_call_to_log", "keras.fit"),
             (calls, "fit_params", "keras.arguments"),
             (calls._Call, "_leave", "keras.leave"),
+            (neighbours, "find", "keras.neighbours"),
             (observer, "optimizer_params", "keras.on_train_begin"),
             (observer, "learning_rates", "keras.on_epoch_begin"),
             (observer, "numbers", "keras.on_epoch_end"),

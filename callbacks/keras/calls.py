@@ -37,8 +37,9 @@ def serve_all(*, on: bool) -> None:
 
 def serve(observer: Observer) -> None:
     """Log the calls that this observer is passed to."""
-    _explicit.add(observer)
-    _wrap_methods()
+    with guard.shield("keras.serve"):
+        _explicit.add(observer)
+        _wrap_methods()
 
 
 def _wrap_methods() -> None:
@@ -100,7 +101,8 @@ class _Call:
         self.bound = bound
         self._present, self._observer = present, observer
         others = [each for each in present if each is not observer]
-        if "epochs" in bound.signature.parameters:
+        self._is_fit = "epochs" in bound.signature.parameters
+        if self._is_fit:
             with guard.shield("keras.arguments"):
                 observer.expect(fit_params(bound), data_shapes(bound), others)
         self._join([*others, observer])
@@ -108,7 +110,7 @@ class _Call:
     def _join(self, callbacks: list[Any]) -> None:
         every = recorder.get().settings.log_every_n_steps
         # JAX keeps the state of model and optimizer out of sight until an epoch is over.
-        if every is not None and keras.backend.backend() != "jax":
+        if self._is_fit and every is not None and keras.backend.backend() != "jax":
             callbacks.append(BatchValues(self._observer, every))
         self.bound.arguments["callbacks"] = callbacks
 

@@ -63,9 +63,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             training = self._begin(is_evaluation=False)
             if training.silent:
                 return
-            self._neighbour = neighbours.find(
-                training, callbacks=self._others, arguments=self._fit_params, model=self.model
-            )
+            self._look_for_neighbours(training)
             progress = {k: v for k, v in (self.params or {}).items() if k != "verbose"}
             training.log_params(self._neighbour.leaves({**progress, **self._fit_params}))
             training.set_tags(self._fit_tags)
@@ -153,6 +151,12 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
     def _forget(self) -> None:
         self.training = None
         self.expect({}, {}, [])
+
+    def _look_for_neighbours(self, training: Training) -> None:
+        with guard.shield("keras.neighbours"):
+            self._neighbour = neighbours.find(
+                training, callbacks=self._others, arguments=self._fit_params, model=self.model
+            )
 
     def _log_summary(self, training: Training) -> None:
         """Once a fit, as soon as the model has its weights."""
