@@ -1,103 +1,45 @@
+"""What of a Keras training is logged: names, values and steps."""
+
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from logged import LoggedRun, logged_runs
-from support import run_script
+from keras_trainings import BATCH, SIZES, Logged, X, Y, batch_losses, fit, logged, model, only
 
 import autolog
 from autolog.callbacks.keras import AutologCallback
+from autolog.callbacks.keras.observer import Observer
 
-Logged = Callable[[], list[LoggedRun]]
-
-_random = np.random.default_rng(3)
-X = _random.normal(size=(50, 4)).astype("float32")
-Y = _random.normal(size=(50, 1)).astype("float32")
-BATCH = 16  # 50 rows: the last batch has 2
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
-
-
-@pytest.fixture
-def off(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog not enabled."""
-    autolog.enable(mode="offline", silent=True)
-    autolog.disable()
-    return lambda: logged_runs(autolog_home)
-
-
-def only(runs: list[LoggedRun]) -> LoggedRun:
-    """The one run that there must be."""
-    (run,) = runs
-    return run
-
-
-def model(optimizer: Any = None, **compiling: Any) -> keras.Model:
-    """A small regression, with the same weights each time."""
-    keras.utils.set_random_seed(5)
-    made = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)]
-    )
-    made.compile(optimizer or keras.optimizers.SGD(0.05), "mse", metrics=["mae"], **compiling)
-    return made
-
-
-def fit(made: keras.Model, **arguments: Any) -> dict[str, list[float]]:
-    """Train in the same order each time; gives the history."""
-    given = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0, **arguments}
-    history: dict[str, list[float]] = made.fit(X, Y, **given).history
-    return history
-
-
-def batch_losses(epochs: int) -> list[list[float]]:
-    """The loss of each batch of each epoch, by training the same model batch by batch."""
-    made = model()
-    losses = []
-    for _ in range(epochs):
-        losses.append([])
-        for start in range(0, len(X), BATCH):
-            x, y = X[start : start + BATCH], Y[start : start + BATCH]
-            losses[-1].append(float(np.mean((made(x).numpy() - y) ** 2)))
-            made.train_on_batch(x, y)
-    return losses
-
-
-class Raising(keras.callbacks.Callback):
-    """Raises at the end of the first epoch."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        raise self.error
+__all__ = ["logged"]  # a fixture
 
 
 class TestWhatIsLogged:
     def test_epoch_loss_against_a_mean_by_hand(self, logged: Logged) -> None:
         """epoch_loss is the mean of the batch losses weighted by batch size, as Keras' loss."""
         history = fit(model())
-        sizes = [16, 16, 16, 2]
-        by_hand = [np.average(losses, weights=sizes) for losses in batch_losses(2)]
+        by_hand = [np.average(losses, weights=SIZES) for losses in batch_losses(2)]
         run = only(logged())
         assert [step for step, _ in run.metrics["epoch_loss"]] == [0, 1]
         assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
         assert run.values("epoch_loss") == history["loss"]
+
+    @pytest.mark.parametrize("given", ["class_weight", "sample_weight"])
+    def test_epoch_loss_with_weights(self, logged: Logged, given: str) -> None:
+        """Weights are in the batch losses, which count by batch size: sum(w * loss) / samples."""
+        labels = (Y > 0).astype("float32")
+        by_class = {0: 0.5, 1: 3.0}
+        weights = np.where(labels[:, 0] > 0, by_class[1], by_class[0])
+        made = model(keras.optimizers.SGD(0.0))
+        losses = (made.predict(X, verbose=0) - labels)[:, 0] ** 2
+        value = by_class if given == "class_weight" else weights
+        made.fit(X, labels, batch_size=BATCH, verbose=0, **{given: value})
+        run = only(logged())
+        assert run.values("epoch_loss") == pytest.approx([np.mean(weights * losses)], abs=1e-6)
+        assert ("class_weight" in run.params, "sample_weight" in run.params) == (True, False)
 
     def test_keras_own_metrics_at_their_epoch(self, logged: Logged) -> None:
         """Each name of the history is there, the validation's too, with the epoch as step."""
@@ -108,6 +50,13 @@ class TestWhatIsLogged:
             assert run.metrics[name] == list(enumerate(values))
         assert (run.model, run.status) == ("Sequential", "FINISHED")
         assert run.tags["mlflow.autologging"] == "keras"
+
+    def test_validation_now_and_then(self, logged: Logged) -> None:
+        """With validation_freq, validation metrics stand at the epochs that had one."""
+        fit(model(), validation_data=(X, Y), validation_freq=2, epochs=5)
+        run = only(logged())
+        assert [step for step, _ in run.metrics["val_loss"]] == [1, 3]
+        assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(5))
 
     def test_params(self, logged: Logged) -> None:
         """The fit's arguments, steps an epoch, and the optimizer as it was set up."""
@@ -123,12 +72,44 @@ class TestWhatIsLogged:
         assert params["optimizer_beta_1"] == "0.8"
         assert not {"x", "y", "verbose", "callbacks", "validation_data"} & params.keys()
 
-    def test_batch_size_that_nobody_gave(self, logged: Logged) -> None:
-        """For arrays it is Keras' own default; for a dataset only the data knows."""
-        fit(model(), batch_size=None)
-        model().fit(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8), shuffle=False, verbose=0)
-        assert [run.params["batch_size"] for run in logged()] == ["32", "None"]
-        assert [run.params["steps"] for run in logged()] == ["2", "7"]
+    @pytest.mark.parametrize(
+        ("data", "size"),
+        [
+            (lambda: {"x": X, "y": Y}, "32"),
+            (lambda: {"x": _dataset().batch(8)}, "8"),
+            (lambda: {"x": _dataset().batch(8).cache().prefetch(2)}, "8"),
+            (lambda: {"x": _Batches()}, "10"),
+            (lambda: {"x": (batch for batch in [(X, Y)]), "steps_per_epoch": 1}, "None"),
+        ],
+        ids="arrays dataset prefetched PyDataset generator".split(),
+    )
+    def test_batch_size_that_nobody_gave(self, logged: Logged, data: Any, size: str) -> None:
+        """It is Keras' default for arrays, else what the data says; nothing is taken from it."""
+        model().fit(**data(), shuffle=False, verbose=0)
+        assert only(logged()).params["batch_size"] == size
+
+    def test_shapes_of_the_data(self, logged: Logged) -> None:
+        """Those of arrays, alone or as parts of what a model with several inputs takes."""
+        left, right = keras.Input((4,), name="left"), keras.Input((2,), name="right")
+        made = keras.Model([left, right], keras.layers.Dense(1)(left))
+        made.compile("sgd", "mse")
+        made.fit({"left": X, "right": X[:, :2]}, Y, verbose=0)
+        fit(model(), epochs=1)
+        assert [run.tags["autolog.data_shapes"] for run in logged()] == [
+            "x/left (50, 4), x/right (50, 2), y (50, 1)",
+            "x (50, 4), y (50, 1)",
+        ]
+        assert logged()[0].params["batch_size"] == "32"
+
+    def test_mixed_precision(self, logged: Logged) -> None:
+        """An optimizer within a loss-scaling one shows its own settings and learning rate."""
+        inner = keras.optimizers.Adam(0.01)
+        fit(model(keras.optimizers.LossScaleOptimizer(inner)), epochs=1)
+        run = only(logged())
+        assert run.params["optimizer_name"] == "LossScaleOptimizer"
+        assert run.params["optimizer_inner_optimizer"] == "Adam"
+        assert run.params["optimizer_inner_optimizer_learning_rate"] == "0.01"
+        assert run.values("learning_rate") == pytest.approx([0.01])
 
     def test_learning_rate_of_a_schedule(self, logged: Logged) -> None:
         """learning_rate is what an epoch begins with; the schedule's settings are params."""
@@ -155,16 +136,18 @@ class TestWhatIsLogged:
         assert only(logged()).values("learning_rate") == [1.0, 0.5, 0.25]
 
     def test_what_other_callbacks_report(self, logged: Logged) -> None:
-        """Numbers that a callback puts into the logs are metrics; other things are not."""
+        """Numbers and scalars that a callback puts into the logs are metrics, the rest is not."""
 
         class Reporting(keras.callbacks.Callback):
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                logs["seven"], logs["words"] = 7, "no number"
+                logs["seven"], logs["words"], logs["many"] = 7, "no number", np.ones(1)
+                logs["rate"], logs["array"] = self.model.optimizer.learning_rate, np.array(2)
 
         fit(model(), callbacks=Reporting())
         run = only(logged())
         assert run.metrics["seven"] == [(0, 7), (1, 7)]
-        assert "words" not in run.metrics
+        assert (run.values("array"), run.values("rate")) == ([2, 2], run.values("learning_rate"))
+        assert not {"words", "many"} & run.metrics.keys()
 
     def test_summary(self, logged: Logged) -> None:
         """The summary is an artifact, also of a model that gets its weights in the first epoch."""
@@ -188,7 +171,54 @@ class TestWhatIsLogged:
         assert "Trainable params: 5" in run.texts["model_summary.txt"]
 
 
-class TestBatchLoss:
+class TestLoopsOfTheUsersOwn:
+    def test_train_step(self, logged: Logged) -> None:
+        """What a train_step returns is logged, and each optimizer of the model with its name."""
+        made = TwoPlayers()
+        made.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.002))
+        history = fit(made)
+        run = only(logged())
+        assert run.metrics["g_loss"] == list(enumerate(history["g_loss"]))
+        assert run.values("epoch_loss") == history["loss"]
+        by_hand = np.mean((made.critic(X).numpy() - Y) ** 2)
+        assert run.values("epoch_loss") == pytest.approx([by_hand] * 2, abs=1e-6)
+        assert run.params["g_optimizer_name"] == "Adam"
+        assert run.params["g_optimizer_learning_rate"] == "0.002"
+        assert run.values("g_optimizer_learning_rate") == pytest.approx([0.002] * 2)
+
+    def test_loop_without_fit(self, logged: Logged) -> None:
+        """The public calls log a loop of GradientTape or train_on_batch, once."""
+        made = model()
+        with autolog.run("by hand"):
+            for epoch in range(2):
+                mean = keras.metrics.Mean()
+                for start in range(0, len(X), BATCH):
+                    x, y = X[start : start + BATCH], Y[start : start + BATCH]
+                    loss, _ = made.train_on_batch(x, y)
+                    mean.update_state(loss, sample_weight=len(x))
+                autolog.log_metrics({"epoch_loss": mean.result()}, step=epoch)
+        by_hand = [np.average(losses, weights=SIZES) for losses in batch_losses(2)]
+        run = only(logged())
+        assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+        assert list(run.metrics) == ["epoch_loss"]
+
+    def test_loop_that_calls_the_callbacks(self, logged: Logged) -> None:
+        """A loop that drives callbacks as Keras does is logged as a fit."""
+        made = model()
+        callbacks = keras.callbacks.CallbackList([AutologCallback()], model=made)
+        for _ in range(2):
+            callbacks.on_train_begin()
+            for epoch in range(2):
+                callbacks.on_epoch_begin(epoch)
+                callbacks.on_epoch_end(epoch, {"loss": 3.0 - epoch})
+            callbacks.on_train_end()
+        for run in logged():
+            assert run.metrics["epoch_loss"] == [(0, 3.0), (1, 2.0)]
+            assert run.params["optimizer_name"] == "SGD"
+            assert (run.status, list(run.texts)) == ("FINISHED", ["model_summary.txt"])
+
+
+class TestBatchValues:
     def test_it_is_the_batch_alone(self, logged: Logged) -> None:
         """batch_loss is the loss of every second batch, not Keras' running mean."""
         autolog.enable(mode="offline", silent=True, log_every_n_steps=2)
@@ -217,6 +247,27 @@ class TestBatchLoss:
         assert step == 4
         assert value == pytest.approx((16 * third + 2 * fourth) / 18, abs=1e-5)
 
+    def test_running_means(self, logged: Logged) -> None:
+        """What Keras itself reports of a batch, means that run, comes as running_<name>."""
+        autolog.enable(mode="offline", silent=True, log_every_n_steps=3)
+        reported: list[dict[str, float]] = []
+
+        class Listening(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                reported.append(dict(logs))
+
+        fit(model(), callbacks=Listening())
+        run = only(logged())
+        for name in ("loss", "mae"):
+            values = [reported[2][name], reported[5][name]]
+            assert run.metrics[f"running_{name}"] == list(zip([3, 6], values, strict=True))
+
+    def test_accumulated_gradients(self, logged: Logged) -> None:
+        """A step is a change of the weights, not a batch."""
+        autolog.enable(mode="offline", silent=True, log_every_n_steps=1)
+        fit(model(keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)), epochs=1)
+        assert [step for step, _ in only(logged()).metrics["batch_loss"]] == [1, 2]
+
     @pytest.mark.recent
     def test_no_batch_hook_unless_asked(self, logged: Logged) -> None:
         """By default no callback of ours makes Keras wait for each batch."""
@@ -230,200 +281,54 @@ class TestBatchLoss:
         everyone = keras.callbacks.CallbackList([Looking()], True, False, made, epochs=1)
         fit(made, callbacks=everyone)
         (callback,) = ours
-        assert isinstance(callback, AutologCallback)
+        assert isinstance(callback, Observer)
         assert callback.on_train_batch_end._is_default
         assert callback.on_batch_end._is_default
 
 
-class TestCallbacksArgument:
-    @pytest.mark.parametrize(
-        "callbacks",
-        [
-            None,
-            [],
-            keras.callbacks.TerminateOnNaN(),
-            [keras.callbacks.TerminateOnNaN()],
-            (keras.callbacks.TerminateOnNaN(),),
-            [[keras.callbacks.TerminateOnNaN()]],
-        ],
-        ids="None empty one list tuple nested".split(),
-    )
-    def test_every_shape(self, logged: Logged, callbacks: Any) -> None:
-        """Whatever the user passes, the fit is logged once and what he passed stays as it was."""
-        before = keras.tree.flatten(callbacks)
-        fit(model(), callbacks=callbacks)
-        assert len(only(logged()).metrics["epoch_loss"]) == 2
-        assert keras.tree.flatten(callbacks) == before
-
-    def test_positional(self, logged: Logged) -> None:
-        """Callbacks given by position are found."""
-        seen = keras.callbacks.History()
-        model().fit(X, Y, BATCH, 2, 0, [seen])
-        assert len(seen.history["loss"]) == 2
-        assert len(only(logged()).metrics["epoch_loss"]) == 2
-
-    def test_list_of_keras(self, logged: Logged) -> None:
-        """A CallbackList is used and afterwards holds what it held."""
-        made = model()
-        given = keras.callbacks.CallbackList(None, add_history=True, model=made, epochs=2)
-        before = list(given.callbacks)
-        fit(made, callbacks=given)
-        assert given.callbacks == before
-        assert len(only(logged()).metrics["epoch_loss"]) == 2
-
-    def test_explicit_without_enable(self, off: Logged) -> None:
-        """The callback alone logs all there is, arguments of the fit included."""
-        history = fit(model(), callbacks=[AutologCallback()])
-        run = only(off())
-        assert run.values("epoch_loss") == history["loss"]
-        assert run.params["batch_size"] == "16"
-        assert run.status == "FINISHED"
-
-    def test_explicit_beside_enable(self, logged: Logged) -> None:
-        """No second callback joins the user's own; each value is there once."""
-        fit(model(), callbacks=[AutologCallback(), keras.callbacks.TerminateOnNaN()])
-        assert len(only(logged()).metrics["epoch_loss"]) == 2
-
-    def test_used_again(self, off: Logged) -> None:
-        """One callback serves fit after fit, and copies as tuners copy it."""
-        callback = AutologCallback()
-        for _ in range(2):
-            fit(model(), callbacks=[callback])
-            callback = copy.deepcopy(callback)
-        assert [run.status for run in off()] == ["FINISHED", "FINISHED"]
-
-    def test_unmarked_fit_without_enable(self, off: Logged) -> None:
-        """Beside an explicit callback, fits that do not name it are not logged."""
-        AutologCallback()
-        fit(model())
-        assert off() == []
+def _dataset() -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((X, Y))
 
 
-class TestRuns:
-    def test_fits_of_one_model_in_the_users_run(self, logged: Logged) -> None:
-        """The epochs go on where they ended, or at initial_epoch where the user counts himself."""
-        made = model()
-        with autolog.run("mine"):
-            fit(made)
-            fit(made)
-            fit(made, initial_epoch=4, epochs=6)
-        run = only(logged())
-        assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(6))
+class _Batches(keras.utils.PyDataset):
+    """Five batches of ten."""
 
-    def test_initial_epoch(self, logged: Logged) -> None:
-        """The steps are Keras' own epochs."""
-        fit(model(), initial_epoch=3, epochs=5)
-        assert [step for step, _ in only(logged()).metrics["epoch_loss"]] == [3, 4]
+    batch_size = 10
 
-    def test_evaluation_alone(self, logged: Logged) -> None:
-        """An evaluation logs its metrics as test_<name>; return values are Keras' own."""
-        found = model().evaluate(X, Y, verbose=0, return_dict=True)
-        run = only(logged())
-        assert run.metrics == {f"test_{name}": [(0, value)] for name, value in found.items()}
-        assert run.status == "FINISHED"
+    def __len__(self) -> int:
+        return 5
 
-    def test_evaluation_after_a_fit_in_the_users_run(self, logged: Logged) -> None:
-        """It stands at the last epoch that the model was trained."""
-        made = model()
-        with autolog.run("mine"):
-            fit(made)
-            loss, _ = made.evaluate(X, Y, verbose=0)
-        assert only(logged()).metrics["test_loss"] == [(1, loss)]
-
-    def test_evaluation_inside_a_fit(self, logged: Logged) -> None:
-        """Validations, and evaluations by callbacks, belong to the fit."""
-
-        class Checking(keras.callbacks.Callback):
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                self.model.evaluate(X, Y, verbose=0)
-
-        fit(model(), validation_data=(X, Y), callbacks=[AutologCallback(), Checking()])
-        assert not any(name.startswith("test_") for name in only(logged()).metrics)
-
-    def test_pause(self, logged: Logged) -> None:
-        """What trains while autolog is paused is not logged."""
-        with autolog.pause():
-            fit(model())
-            fit(model(), callbacks=[AutologCallback()])
-        assert logged() == []
+    def __getitem__(self, index: int) -> Any:
+        return X[index * 10 :][:10], Y[index * 10 :][:10]
 
 
-class TestTheUsersProgram:
-    @pytest.mark.parametrize("explicit", [True, False], ids=["explicit", "injected"])
-    @pytest.mark.parametrize(
-        ("error", "status"),
-        [(ZeroDivisionError("mine"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
-        ids=["exception", "ctrl-c"],
-    )
-    def test_exception_passes_untouched(
-        self, logged: Logged, error: BaseException, status: str, explicit: bool
-    ) -> None:
-        """The very exception arrives, the run says how it ended, and the next fit is logged."""
-        ours = [AutologCallback()] if explicit else []
-        with pytest.raises(type(error)) as caught:
-            fit(model(), callbacks=[*ours, Raising(error)])
-        assert caught.value is error
-        fit(model(), callbacks=ours)
-        assert [run.status for run in logged()] == [status, "FINISHED"]
+class TwoPlayers(keras.Model):
+    """A train_step with two optimizers, as a GAN has; only one of them changes weights."""
 
-    def test_wrong_argument(self, logged: Logged) -> None:
-        """A call that Keras refuses is refused as before, and opens no run."""
-        with pytest.raises(TypeError, match="epoch"):
-            fit(model(), epoch=3)
-        assert logged() == []
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = keras.layers.Dense(1)
+        self.loss_of_critic = keras.metrics.Mean(name="loss")
+        self.loss_of_generator = keras.metrics.Mean(name="g_loss")
+
+    def compile(self, optimizer: Any, g_optimizer: Any) -> None:
+        super().compile(optimizer)
+        self.g_optimizer = g_optimizer
 
     @pytest.mark.recent
     def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
         """Weights, history and random state are equal with hooks on and off."""
 
-        def train() -> list[bytes]:
-            made = model(keras.optimizers.Adam())
-            history = fit(made, shuffle=True, validation_split=0.2)
-            state = [np.random.random(), *keras.random.normal((2,)).numpy()]  # noqa: NPY002
-            weights = [weight.tobytes() for weight in made.get_weights()]
-            return [*weights, repr(history).encode(), repr(state).encode()]
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.loss_of_critic, self.loss_of_generator]
 
-        without = train()
-        autolog.enable()
-        assert train() == without
-        assert len(off()) == 1
-
-    def test_everything_is_put_back(self, off: Logged) -> None:
-        """After disable fit and evaluate are the very objects they were, on every class."""
-        before = _methods()
-        autolog.enable()
-        assert _methods() != before
-        autolog.enable()
-        autolog.disable()
-        assert _methods() == before
-
-    def test_torch_backend(self, tmp_path: Path, autolog_home: Path) -> None:
-        """On the torch backend, with the hooks of plain torch on, a fit is one run, and exact."""
-        done = run_script(
-            """
-            import autolog
-            autolog.enable(log_every_n_steps=2)
-            import keras
-            import numpy as np
-
-            x, y = np.random.rand(20, 4), np.random.rand(20, 1)
-            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-            model.compile("sgd", "mse")
-            print(model.fit(x, y, batch_size=8, epochs=2, verbose=0).history["loss"])
-            """,
-            cwd=tmp_path,
-            env={"KERAS_BACKEND": "torch", "AUTOLOG_MODE": "offline"},
-            timeout=150,
-        )
-        assert done.returncode == 0, done.stderr
-        run = only(logged_runs(autolog_home))
-        assert str(run.values("epoch_loss")) == done.stdout.strip()
-        assert [step for step, _ in run.metrics["batch_loss"]] == [2, 4, 6]
-
-
-def _methods() -> list[dict[str, object]]:
-    """What each class behind keras.Model has of its own."""
-    return [
-        {name: vars(cls)[name] for name in ("fit", "evaluate") if name in vars(cls)}
-        for cls in keras.Model.__mro__
-    ]
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.critic(x) - y) ** 2)
+        weights = self.critic.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        for metric in self.metrics:
+            metric.update_state(loss, sample_weight=tf.shape(x)[0])
+        return {metric.name: metric.result() for metric in self.metrics}

@@ -1,0 +1,81 @@
+"""Values of single batches, where ``log_every_n_steps`` asks for them."""
+
+# ruff: noqa: ARG002 - callbacks take what Keras passes
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from autolog import guard
+from autolog.callbacks.keras.reading import numbers, scalar, steps_taken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autolog.callbacks.keras.observer import Observer
+
+
+class BatchValues(keras.callbacks.Callback):  # type: ignore[misc]
+    """Logs values of every N-th optimizer step into the training of an observer.
+
+    ``batch_loss`` is the loss of that batch alone, or the mean of an execution of several: what it
+    added to the model's loss metric, since Keras itself reports means that run from the start of
+    the epoch. Those come as ``running_<name>``.
+
+    A class of its own, because Keras calls callbacks out of step with the device only while none
+    of them has a batch hook. It reads the device at the batches it logs and at those before.
+    """
+
+    def __init__(self, observer: Observer, every: int) -> None:
+        super().__init__()
+        self._observer, self._every = observer, every
+        self._loss: Any = None
+        self._batches_a_step = self._batches_a_call = 1
+        self._first_step = self._step = 0
+        self._total = self._count = 0.0
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Find the loss metric, and how batches make up steps."""
+        with guard.shield("keras.batches.on_train_begin"):
+            model = self.model
+            means = [m for m in model.metrics if isinstance(m, keras.metrics.Mean)]
+            self._loss = next((mean for mean in means if mean.name == "loss"), None)
+            accumulated = getattr(model.optimizer, "gradient_accumulation_steps", None)
+            self._batches_a_step = accumulated or 1
+            self._batches_a_call = model.steps_per_execution
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Count from here."""
+        with guard.shield("keras.batches.on_epoch_begin"):
+            self._first_step = self._step = steps_taken(self.model)
+            self._total = self._count = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Log what is due, and read the loss metric where the next batch is."""
+        training = self._observer.training
+        if training is None or training.silent:
+            return
+        with guard.shield("keras.batches.on_train_batch_end"):
+            before = self._step
+            self._step = self._first_step + (batch + 1) // self._batches_a_step
+            is_due = self._reaches_point(before, self._step)
+            is_next = self._reaches_point(self._step, self._step + self._batches_a_call)
+            loss = self._loss_since_last_look() if is_due or is_next else {}
+            if is_due:
+                running = {f"running_{name}": value for name, value in numbers(logs).items()}
+                training.log_batch_metrics({**loss, **running}, steps_taken(self.model))
+
+    def _reaches_point(self, before: int, after: int) -> bool:
+        return after // self._every > before // self._every
+
+    def _loss_since_last_look(self) -> dict[str, float]:
+        """``batch_loss``; nothing where the model's ``train_step`` leaves the metric alone."""
+        if self._loss is None:
+            return {}
+        total, count = self._total, self._count
+        self._total, self._count = scalar(self._loss.total), scalar(self._loss.count)
+        if self._count <= count:
+            return {}
+        return {"batch_loss": (self._total - total) / (self._count - count)}

@@ -1,0 +1,144 @@
+"""What models, optimizers and arguments say about themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+if TYPE_CHECKING:
+    import inspect
+
+_NO_PARAMS = frozenset(
+    ["self", "x", "y", "sample_weight", "validation_data", "callbacks", "verbose"]
+)
+"""Arguments of ``fit`` that are data or say nothing about the training."""
+
+_DEFAULT_BATCH_SIZE = 32
+"""What Keras takes for arrays when ``fit`` is given no batch size."""
+
+_PASSING_ON = ("CacheDataset", "_OptionsDataset", "_PrefetchDataset", "_RepeatDataset")
+"""Stages of tf.data behind which the batches are those from before."""
+
+
+# -- arguments of fit ------------------------------------------------------------------------------
+
+
+def fit_params(bound: inspect.BoundArguments) -> dict[str, object]:
+    """The arguments of a ``fit``, its defaults included."""
+    full = copy.copy(bound)
+    full.arguments = dict(bound.arguments)
+    full.apply_defaults()
+    params = {name: v for name, v in full.arguments.items() if name not in _NO_PARAMS}
+    return {**params, "batch_size": _batch_size(full.arguments)}
+
+
+def data_shapes(bound: inspect.BoundArguments) -> dict[str, str]:
+    """The shapes of the arrays that a ``fit`` is given, as a tag; of parts by ``x/<name>``."""
+    shapes = {**_shapes("x", bound.arguments.get("x")), **_shapes("y", bound.arguments.get("y"))}
+    text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    return {"autolog.data_shapes": text} if text else {}
+
+
+def _shapes(name: str, data: Any) -> dict[str, Any]:
+    if hasattr(data, "shape"):
+        return {name: data.shape}
+    if isinstance(data, (list, tuple)):
+        data = dict(enumerate(data))
+    if not isinstance(data, Mapping):
+        return {}
+    parts = (_shapes(f"{name}/{key}", part) for key, part in data.items())
+    return {name: shape for part in parts for name, shape in part.items()}
+
+
+def _batch_size(arguments: Mapping[str, Any]) -> object:
+    """Samples a batch; None where one would have to be taken from the data to know."""
+    given, x = arguments.get("batch_size"), arguments["x"]
+    if given is not None:
+        return given
+    if _shapes("x", x):
+        return _DEFAULT_BATCH_SIZE
+    while type(x).__name__ in _PASSING_ON:
+        x = x._input_dataset  # noqa: SLF001 - nothing public leads there
+    size = getattr(x, "batch_size", None)
+    return int(x._batch_size) if size is None and hasattr(x, "_batch_size") else size  # noqa: SLF001
+
+
+# -- optimizers ------------------------------------------------------------------------------------
+
+
+def optimizer_params(model: Any) -> dict[str, object]:
+    """The configuration of each optimizer by ``<attribute>_<key>``: ``optimizer_momentum``."""
+    params: dict[str, object] = {}
+    for attribute, optimizer in _optimizers(model).items():
+        config = optimizer.get_config()
+        config["name"] = type(optimizer).__name__
+        params.update(_flattened(attribute, config))
+    return params
+
+
+def learning_rates(model: Any) -> dict[str, float]:
+    """The ``learning_rate`` of the model's optimizer, ``<attribute>_learning_rate`` of others."""
+    return {
+        "learning_rate" if name == "optimizer" else f"{name}_learning_rate": scalar(
+            optimizer.learning_rate
+        )
+        for name, optimizer in _optimizers(model).items()
+    }
+
+
+def steps_taken(model: Any) -> int:
+    """How often the model's optimizer has changed the weights, in earlier fits too."""
+    return int(scalar(model.optimizer.iterations))
+
+
+def _optimizers(model: Any) -> dict[str, Any]:
+    """The model's optimizer, and those that a ``train_step`` of its own uses, by attribute."""
+    return {
+        name.strip("_"): value
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer)
+    }
+
+
+def _flattened(prefix: str, config: Mapping[str, Any]) -> dict[str, object]:
+    """A configuration by ``<prefix>_<key>``; a schedule within it gives its class and its own."""
+    params: dict[str, object] = {}
+    for key, value in config.items():
+        name = f"{prefix}_{key}"
+        if isinstance(value, Mapping) and {"class_name", "config"} <= value.keys():
+            params[name] = value["class_name"]
+            params.update(_flattened(name, value["config"]))
+        elif key == "learning_rate" and isinstance(value, float):
+            params[name] = float(f"{value:.7g}")  # kept in float32: 0.001, not 0.00100000005
+        else:
+            params[name] = value
+    return params
+
+
+# -- the rest --------------------------------------------------------------------------------------
+
+
+def summary(model: Any) -> str:
+    """What ``model.summary()`` prints."""
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, *_, **__: lines.append(line))
+    return "\n".join(lines)
+
+
+def numbers(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """The entries of Keras' logs that are one number."""
+    return {name: scalar(value) for name, value in (logs or {}).items() if _is_one_number(value)}
+
+
+def _is_one_number(value: Any) -> bool:
+    return isinstance(value, Real) or getattr(value, "shape", None) == ()
+
+
+def scalar(value: Any) -> float:
+    """A number, wherever the backend keeps it."""
+    # Not convert_to_numpy, which warns of deprecated calls within Keras.
+    return float(value if isinstance(value, Real) else keras.ops.convert_to_tensor(value))
