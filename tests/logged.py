@@ -22,8 +22,15 @@ class LoggedRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     """By name, (step, value) in the order of logging."""
-    texts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     """Artifacts by path."""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Artifacts that are text, by path."""
+        return {
+            path: content.decode() for path, content in self.files.items() if b"\0" not in content
+        }
 
     @property
     def model(self) -> str:
@@ -46,17 +53,19 @@ def logged_runs(home: Path) -> list[LoggedRun]:
 
 def _runs_of(journal: Path) -> list[LoggedRun]:
     runs: dict[int, LoggedRun] = {}
+    by_key: dict[str, LoggedRun] = {}
     decoder = Decoder()
     for frame in Reader(journal).frames(Life.ALIVE):
         record = decoder.decode(frame.body)
         if isinstance(record, RunStart):
-            runs[record.run] = LoggedRun(record, tags=dict(record.tags))
+            fresh = LoggedRun(record, tags=dict(record.tags))
+            runs[record.run] = by_key.setdefault(record.key, fresh)
         elif isinstance(record, Artifact):
             file = journal / layout.FILES / record.file
-            runs[record.run].texts[record.path] = file.read_text(encoding="utf-8")
+            runs[record.run].files[record.path] = file.read_bytes()
         elif record is not None:
             _note(runs[record.run], record)
-    return list(runs.values())
+    return list(by_key.values())
 
 
 def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:

@@ -76,8 +76,12 @@ class Recorder:
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
         run_id: str | None = None,
+        detached: bool = False,
     ) -> Run | None:
-        """Open a run; with `run_id` adopt the server's run of that id. None when that cannot be."""
+        """Open a run; with `run_id` adopt the server's run of that id. None when that cannot be.
+
+        A `detached` run is never current and no listener hears of it; its caller ends it.
+        """
         if self.is_mute:
             return None
         experiment = values.plain_text(experiment) if experiment else None
@@ -103,7 +107,8 @@ class Recorder:
                 owned=run_id is None,
                 timestamp=time.time_ns() // 1_000_000,
             )
-            return self._opened(Run(journal, where, start))
+            run = Run(journal, where, start)
+            return run if detached else self._opened(run)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:

@@ -289,10 +289,14 @@ class Run:
 
     def log_text(self, text: str, path: str) -> None:
         """Log a small text as an artifact."""
+        self.log_bytes(text.encode("utf-8", "backslashreplace"), path)
+
+    def log_bytes(self, content: bytes, path: str) -> None:
+        """Log the content of a small file as an artifact."""
         spooled = self._spool_path(path)
         fd = os.open(spooled, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with open(fd, "wb") as file:
+            file.write(content)
         self._append_artifact(spooled, path)
 
     def _spool(self, source: Path, path: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from autolog import guard
+from autolog.recorder.run import Run
 from autolog.records import Status
-
-if TYPE_CHECKING:
-    from autolog.recorder.run import Run
 
 EPOCH_LOSS = "epoch_loss"
 
@@ -19,7 +18,7 @@ class Training:
     """The verbs of one training.
 
     Silent where this training is not to be logged: every verb then does nothing.
-    No verb raises an ``Exception``, and none but `log_text` makes an I/O call.
+    No verb raises an ``Exception``, and none but `log_text` and `log_bytes` makes an I/O call.
     """
 
     def __init__(
@@ -72,6 +71,20 @@ class Training:
         with guard.shield("training.log_text"):
             self.run.log_text(text, path)
 
+    def log_bytes(self, content: bytes, path: str) -> None:
+        """Log the content of a small file as an artifact."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_bytes"):
+            self.run.log_bytes(content, path)
+
+    def log_late_metrics(self, metrics: Mapping[str, object], step: int) -> None:
+        """Log values that came of this training, however long after the end of its run."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_late_metrics"), _reentered(self.run) as run:
+            run.log_hook_metrics(metrics, step)
+
     def end(self, status: str = Status.FINISHED) -> None:
         """End the training, once, and its run if the training opened it."""
         on_end, self._on_end = self._on_end, None
@@ -89,6 +102,24 @@ class Training:
         trace: TracebackType | None,
     ) -> None:
         self.end(status_of(error))
+
+
+@contextlib.contextmanager
+def _reentered(run: Run) -> Iterator[Run]:
+    """A run that takes values: itself, or behind its end another entry to it.
+
+    What is logged through that changes neither the run's status nor the time of its end.
+    """
+    if run.status is None:
+        yield run
+        return
+    start = replace(run.start, run=next(run.journal.ids), owned=False)
+    entry = Run(run.journal, run.target, start)
+    entry.user_keys = run.user_keys
+    try:
+        yield entry
+    finally:
+        entry.end(run.status)
 
 
 def status_of(error: BaseException | None) -> str:
