@@ -24,6 +24,8 @@ _LEAST_SECONDS = 1.0
 _FIRST_ROWS = 100
 _PASSES = 3
 """Predictions, probabilities and the estimator's own score, each about as long as the first."""
+_SHORTEST = 1e-6
+"""Seconds that a prediction takes at least, whatever the clock says."""
 
 _HTML = """<!DOCTYPE html>
 <html lang="en">
@@ -100,7 +102,9 @@ def _predict(estimator: Any, data: Data, seconds: float) -> _Predicted:
     return _Predicted(part, labels, getattr(estimator, "classes_", None), probabilities)
 
 
-def _affordable(estimator: Any, data: Data, seconds: float) -> tuple[Data, Any]:
+def _affordable(
+    estimator: Any, data: Data, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Data, Any]:
     """As much of the data as there is time for, and its predictions.
 
     By growing samples: the time for few rows says little about that for many.
@@ -108,11 +112,11 @@ def _affordable(estimator: Any, data: Data, seconds: float) -> tuple[Data, Any]:
     size, spent = min(_FIRST_ROWS, data.rows), 0.0
     while True:
         part = data.spread(size)
-        started = time.perf_counter()
+        started = clock()
         labels = estimator.predict(part.X)
-        took = time.perf_counter() - started
+        took = clock() - started
         spent += took
-        affordable = int(size * (seconds - spent) / (took * _PASSES))
+        affordable = int(size * (seconds - spent) / (max(took, _SHORTEST) * _PASSES))
         larger = min(data.rows, size * 10, affordable)
         if larger < min(data.rows, size * 2) or larger == size:
             return part, labels
