@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
@@ -19,6 +20,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     BaggingClassifier,
+    GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
@@ -28,6 +30,7 @@ from sklearn.ensemble import (
 from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import log_loss
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -88,6 +91,24 @@ class TestWhatIsLogged:
         run = only(logged())
         assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(6))
         assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_deviance_against_the_log_loss(self, logged: Logged) -> None:
+        """A boosted classifier's loss is twice the log loss, as scikit-learn defines deviance."""
+        model = GradientBoostingClassifier(n_estimators=5).fit(X, Y)
+        by_hand = [2 * log_loss(Y, p) for p in model.staged_predict_proba(X)]
+        assert only(logged()).values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_bounds_of_a_mixture(self, logged: Logged) -> None:
+        """The likelihood's lower bound by iteration, under its attribute's name."""
+        model = GaussianMixture(2, random_state=0).fit(X)
+        run = only(logged())
+        assert run.metrics["lower_bounds"] == list(enumerate(model.lower_bounds_))
+        assert run.values("lower_bound") == [model.lower_bound_]
+
+    def test_shapes_of_the_data(self, logged: Logged) -> None:
+        """A tag says how many samples and features there were, however they were passed."""
+        LogisticRegression().fit(y=Y, X=X)
+        assert only(logged()).tags["autolog.data_shapes"] == "X (200, 30), y (200,)"
 
     def test_a_score_is_no_loss(self, logged: Logged) -> None:
         """A curve that holds accuracies does not become epoch_loss."""
@@ -178,8 +199,9 @@ class TestOneRunATraining:
             autolog.enable()
             from sklearn.base import BaseEstimator, ClassifierMixin
             from sklearn.datasets import load_breast_cancer
+            from sklearn.ensemble import StackingClassifier
             from sklearn.linear_model import LogisticRegression
-            from sklearn.model_selection import GridSearchCV
+            from sklearn.model_selection import GridSearchCV, cross_validate
 
             class Mine(ClassifierMixin, BaseEstimator):
                 def __init__(self, c=1.0):
@@ -194,13 +216,23 @@ class TestOneRunATraining:
             X, y = load_breast_cancer(return_X_y=True)
             search = GridSearchCV(Mine(), {"c": [0.1, 1.0]}, cv=2, n_jobs=2).fit(X, y)
             assert 0.8 < search.best_score_ <= 1
+            scores = cross_validate(Mine(), X, y, cv=3, n_jobs=2)["test_score"]
+            assert search.score(X, y) > 0.8
+            StackingClassifier([("mine", Mine()), ("again", Mine(0.1))], n_jobs=2).fit(X, y)
+            print(list(map(float, scores)))
             """,
             cwd=tmp_path,
             env={"AUTOLOG_MODE": "offline", "PYTHONWARNINGS": "ignore"},
             timeout=150,
         )
         assert done.returncode == 0, done.stderr
-        assert only(logged_runs(autolog_home)).model == "GridSearchCV"
+        search, validation, stacking = (
+            run for run in logged_runs(autolog_home) if run.start.parent_key is None
+        )
+        assert (search.model, validation.model) == ("GridSearchCV", "Mine")
+        assert stacking.model == "StackingClassifier"
+        assert len(search.values("score")) == 1
+        assert validation.values("test_score") == json.loads(done.stdout)
 
     @pytest.mark.parametrize(
         "prepare",
@@ -254,6 +286,31 @@ class TestOneRunATraining:
         with autolog.pause():
             LogisticRegression().fit(X, Y)
         assert logged() == []
+
+    def test_trainings_in_an_adopted_run(
+        self, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first of ten uses the platform's run, which stays open; each other is a child run."""
+        monkeypatch.setenv("AZUREML_RUN_ID", "of-the-platform")
+        models = [Ridge(alpha=number) for number in range(1, 11)]
+        for model in models:
+            model.fit(X, Y)
+        adopted, *others = logged()
+        assert (adopted.start.run_id, adopted.status) == ("of-the-platform", None)
+        assert {run.start.parent_key for run in others} == {adopted.start.key}
+        assert {run.status for run in others} == {"FINISHED"}
+        assert [run.params["alpha"] for run in (adopted, *others)] == [
+            str(number) for number in range(1, 11)
+        ]
+
+    def test_fits_of_one_object(self, logged: Logged) -> None:
+        """Outside of any run five fits are five runs, whose epochs begin at 0."""
+        model = GradientBoostingRegressor(n_estimators=2, random_state=0)
+        for _ in range(5):
+            model.fit(X, Y)
+        assert [run.metrics["epoch_loss"] for run in logged()] == [
+            list(enumerate(model.train_score_))
+        ] * 5
 
     def test_fits_of_one_object_in_the_users_run(self, logged: Logged) -> None:
         """In a run of the user's the second fit goes on where the first one's epochs ended."""

@@ -14,10 +14,7 @@ _CURVES = (
     *("validation_scores_", "validation_score_", "oob_scores_", "oob_improvement_"),
     "lower_bounds_",
 )
-_FINDINGS = (
-    *("n_iter_", "best_loss_", "oob_score_", "inertia_", "lower_bound_"),
-    "reconstruction_err_",
-)
+_FINDINGS = ("n_iter_", "best_loss_", "oob_score_", "inertia_", "lower_bound_")
 
 
 def is_search(estimator: Any) -> bool:
