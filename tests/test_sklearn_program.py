@@ -191,7 +191,8 @@ _HOOKS = [
     *("trainings.Data.of_call", "trainings.Data.shapes", "trainings._lengths_to_continue"),
     *("trainings.scores.remember", "trainings.searches.log", "trainings.training_metrics.log"),
     *("searches._log_candidates", "loops._loop_of", "loops._log_step", "validation._log"),
-    *("scores.recorder.get", "callback._Fit", "callback._Fit.log_score"),
+    *("scores.predictor", "scores.Fitted.log", "scores._note", "scores.recorder.get"),
+    *("callback._Fit", "callback._Fit.log_score"),
 ]
 
 
@@ -213,6 +214,7 @@ def test_every_hook_may_break(
         results = [
             model.fit(X, Y).coef_.tolist(),
             model.score(X, Y),
+            log_loss(Y, model.predict_proba(X)),
             GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(X, Y).best_params_,
             [loop.partial_fit(X, Y, classes=[0, 1]).coef_.tolist() for _ in range(2)],
             cross_validate(Ridge(), X, Y, cv=2)["test_score"].tolist(),
@@ -251,6 +253,9 @@ _ORDER_SCRIPT = """
         owners = {ancestor for cls in classes for ancestor in cls.__mro__}
         owners.add(sys.modules["sklearn.utils.parallel"].Parallel)
         found = {(o, name): value for o in owners for name, value in list(vars(o).items())}
+        for metric in vars(sys.modules["sklearn.metrics"]).values():
+            cells = getattr(metric, "__closure__", None) or ()
+            found |= {(metric, n): cell.cell_contents for n, cell in enumerate(cells)}
         inner = {(*key, "fn"): v.fn for key, v in found.items() if hasattr(v, "fn")}
         return {k: v for k, v in (found | inner).items() if k[1] not in EXPECTED}
 

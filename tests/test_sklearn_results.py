@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import json
+import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 from classifiers import Voter, X, Y, only
 from logged import LoggedRun, logged_runs
 from readback import Experiment
+from sklearn import metrics
 from sklearn.base import ClassifierMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.exceptions import FitFailedWarning
@@ -31,10 +36,11 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from support import MlflowServer, eventually
+from support import MlflowServer, eventually, run_script
 
 import autolog
 from autolog import session
+from autolog.callbacks.sklearn import scores
 
 Logged = Callable[[], list[LoggedRun]]
 
@@ -280,6 +286,103 @@ class TestScores:
         model = KMeans(2, random_state=0).fit(X)
         value = model.score(X)
         assert only(logged()).metrics["score"] == [(0, value)]
+
+
+class TestMetrics:
+    def test_of_predictions(self, logged: Logged) -> None:
+        """A metric of what an estimator predicted goes into its run, under its function's name."""
+        model = LogisticRegression().fit(X[:100], Y[:100])
+        guess, chance = model.predict(X), model.predict_proba(X)
+        values = [metrics.f1_score(Y, guess), metrics.f1_score(Y[:50], guess[:50])]
+        auc = metrics.roc_auc_score(y_true=Y, y_score=chance[:, 1])
+        run = only(logged())
+        assert run.metrics["f1_score"] == list(enumerate(values))
+        assert run.metrics["roc_auc_score"] == [(0, auc)]
+        assert run.metrics.keys() == {"n_iter", "f1_score", "roc_auc_score"}
+
+    def test_of_a_scorer(self, logged: Logged) -> None:
+        """A scorer that the user calls is a call of its metric."""
+        model = LogisticRegression().fit(X, Y)
+        value = metrics.get_scorer("neg_log_loss")(model, X, Y)
+        assert only(logged()).metrics["log_loss"] == [(0, -value)]
+
+    def test_of_anything_else(self, logged: Logged) -> None:
+        """Copies, other people's arrays, and what scikit-learn computes inside, are not logged."""
+        model = LogisticRegression().fit(X, Y)
+        guess = model.predict(X)
+        metrics.accuracy_score(Y, guess.copy())
+        metrics.accuracy_score(Y, Y)
+        metrics.confusion_matrix(Y, guess)
+        model.score(X, Y)
+        permutation_importance(model, X[:20], Y[:20], n_repeats=1, scoring="f1")
+        with autolog.pause():
+            metrics.accuracy_score(Y, guess)
+        assert only(logged()).metrics.keys() == {"n_iter", "score"}
+
+    def test_the_functions_stay_what_they_are(self, logged: Logged) -> None:
+        """Pickles, signatures and early references are those of scikit-learn, on and off."""
+        autolog.disable()
+        function = metrics.f1_score
+        before = inspect.signature(function), function.__wrapped__, pickle.dumps(function)
+        cells = [cell.cell_contents for cell in function.__closure__]
+        autolog.enable()
+        assert metrics.f1_score is function
+        assert cells != [cell.cell_contents for cell in function.__closure__]
+        now = inspect.signature(function), function.__wrapped__, pickle.dumps(function)
+        assert now == before
+        with pytest.raises(ValueError, match="'average' parameter of f1_score"):
+            function(Y, Y, average="none such")
+        autolog.disable()
+        assert cells == [cell.cell_contents for cell in function.__closure__]
+
+    def test_of_predictions_that_are_lists(self, logged: Logged) -> None:
+        """Whatever a user's predict returns is returned; what cannot be followed is not logged."""
+
+        class Listing(LogisticRegression):
+            def predict(self, X: Any) -> Any:
+                return list(super().predict(X))
+
+        guess = Listing().fit(X, Y).predict(X)
+        assert isinstance(guess, list)
+        metrics.accuracy_score(Y, guess)
+        assert "accuracy_score" not in only(logged()).metrics
+
+    def test_predictions_are_let_go(self, logged: Logged) -> None:
+        """What was predicted lives no longer than the user's own references to it."""
+        model = LogisticRegression().fit(X, Y)
+        guess = weakref.ref(model.predict(X))
+        assert guess() is None
+        assert scores._predictions == {}
+
+
+@pytest.mark.timeout(120)
+def test_beside_mlflows_own_autologging(tmp_path: Path, autolog_home: Path) -> None:
+    """What MLflow predicts and scores for itself is not the user's doing, and folds are no runs."""
+    done = run_script(
+        """
+        import autolog, mlflow
+        autolog.enable()
+        mlflow.sklearn.autolog(log_models=False, log_datasets=False, silent=True)
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import f1_score
+        from sklearn.model_selection import cross_val_score
+        X, y = [[float(i)] for i in range(20)], [i % 3 > 1 for i in range(20)]
+        with mlflow.start_run():
+            model = LogisticRegression().fit(X, y)
+            print([model.score(X, y), f1_score(y, model.predict(X))])
+            cross_val_score(model, X, y, cv=2)
+        """,
+        cwd=tmp_path,
+        env={"AUTOLOG_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = logged_runs(autolog_home)
+    score, f1 = json.loads(done.stdout)
+    assert run.metrics["score"] == [(0, score)]
+    assert run.metrics["f1_score"] == [(0, f1)]
+    assert len(run.metrics["test_score"]) == 2
+    assert "accuracy_score" not in run.metrics
 
 
 @pytest.mark.timeout(120)

@@ -13,7 +13,7 @@ Logged after the fit:
 * what the fit found: ``best_cv_score``, ``n_iter`` (the largest, where there are several), ...;
 * of a search ``cv_results.csv``, and the best candidates as child runs (``max_tuning_runs``);
 * tags ``estimator_name``, ``estimator_class`` and the shapes of the data;
-* later, in the same run: what the user's own calls of ``score`` returned.
+* later, in the same run: what the user's own calls of ``score`` and of ``sklearn.metrics`` say.
 
 Of a pipeline the last step speaks, of a search the estimator that was refitted.
 Nothing is predicted or scored for the log, unless ``training_metrics`` asks for it.
@@ -25,7 +25,8 @@ Nothing is predicted or scored for the log, unless ``training_metrics`` asks for
 `loops`             loops over ``partial_fit``
 `searches`          the table and the candidates of a search
 `validation`        ``cross_validate``
-`scores`            the user's own calls of ``score``
+`scores`            the user's own calls of ``score``, and whose a prediction is
+`evaluation`        the user's own calls of ``sklearn.metrics``
 `training_metrics`  the fitted estimator against its training data, and
                     `figures` of it
 `callback`          the callback for scikit-learn's own callback API

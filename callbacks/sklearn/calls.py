@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from autolog import guard, recorder
-from autolog.callbacks.sklearn import loops, scores, trainings
+from autolog.callbacks.sklearn import loops, patches, scores, trainings
 
 logged_class: type | None = None
 """``BaseEstimator`` while every estimator is logged."""
@@ -48,8 +48,10 @@ def call(
     """Run a method of an estimator, and log it if it is the outermost one and the user's own."""
     if _thread.depth or not _is_logged(estimator):
         return method(estimator, *args, **kwargs)
-    with outermost() as is_users:
-        if not is_users:
+    if name in patches.PREDICTING:
+        return scores.predict(method, estimator, args, kwargs)
+    with outermost() as is_free:
+        if not is_free:
             return method(estimator, *args, **kwargs)
         if name == "score":
             return scores.score(method, estimator, args, kwargs)
@@ -78,7 +80,7 @@ def outermost(transparent: AbstractSet[str] = frozenset()) -> Iterator[bool]:
         _outermost.add(threading.get_ident())
     _thread.depth += 1
     try:
-        yield not is_inner and _is_users(_TRANSPARENT | transparent)
+        yield not is_inner and _is_asked_for(transparent)
     finally:
         _thread.depth -= 1
         _outermost.discard(threading.get_ident())
@@ -89,18 +91,31 @@ def _is_pool_thread() -> bool:
     return type(threading.current_thread()).__module__ == "multiprocessing.dummy"
 
 
-def _is_users(transparent: AbstractSet[str]) -> bool:
+def is_users(transparent: AbstractSet[str] = frozenset()) -> bool:
+    """Whether a line of the user's makes this call, outside of every other; as `outermost`."""
+    return not _thread.depth and _is_asked_for(transparent)
+
+
+def _is_asked_for(transparent: AbstractSet[str]) -> bool:
     with guard.shield("sklearn.call"):
-        return not (recorder.get().in_training or _is_called_by_sklearn(transparent))
+        is_inside = recorder.get().in_training
+        return not (is_inside or _is_called_by_sklearn(_TRANSPARENT | transparent))
     return False
 
 
 def _is_called_by_sklearn(transparent: AbstractSet[str]) -> bool:
-    """True for the fits of folds and candidates, and for those inside metrics."""
+    """True for the fits of folds and candidates, for those inside metrics, and MLflow's scoring.
+
+    Where MLflow's own autologging is on, its wrappers stand between any line and the method.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        if module not in transparent:
-            return module.startswith("sklearn.")
+        if module not in transparent and not _is_wrapper_of_mlflow(module):
+            return module.startswith(("sklearn.", "mlflow."))
         frame = frame.f_back
     return False
+
+
+def _is_wrapper_of_mlflow(module: str) -> bool:
+    return module.startswith("mlflow.") and module != "mlflow.sklearn.utils"

@@ -1,4 +1,4 @@
-"""Which attributes of scikit-learn are replaced: the methods of estimators that train or score."""
+"""Which attributes of scikit-learn are replaced: the methods of estimators that count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from autolog import guard, hooks
 
-METHODS = ("fit", "partial_fit", "fit_predict", "fit_transform", "score")
+PREDICTING = ("predict", "predict_proba", "predict_log_proba", "decision_function")
+METHODS = ("fit", "partial_fit", "fit_predict", "fit_transform", "score", *PREDICTING)
 
 
 def wrap_family(base: type) -> None:
