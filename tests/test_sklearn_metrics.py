@@ -132,13 +132,14 @@ class TestValues:
 
 
 class TestFiles:
-    def test_images_of_two_classes(self, logged: Logged) -> None:
+    @pytest.mark.parametrize("model", [LogisticRegression(), LinearSVC()])
+    def test_images_of_two_classes(self, logged: Logged, model: Any) -> None:
         """Confusion matrix, ROC and precision-recall curve, and the estimator as HTML."""
-        LogisticRegression().fit(X, Y)
+        model.fit(X, Y)
         files = only(logged()).files
         assert set(files) == {*IMAGES, "estimator.html"}
         assert all(files[name].startswith(b"\x89PNG") for name in IMAGES)
-        assert b"LogisticRegression" in files["estimator.html"]
+        assert type(model).__name__.encode() in files["estimator.html"]
 
     def test_images_of_more_classes(self, logged: Logged) -> None:
         """Curves are for two classes; the confusion matrix is for any."""

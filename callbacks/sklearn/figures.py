@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 1000
-_MOST_NUMBERED = 20
+_MOST_NAMED, _MOST_NUMBERED = 20, 8
+"""Classes whose names, and whose shares, do not run into each other."""
 
 
 def can_draw() -> bool:
@@ -28,12 +29,15 @@ def confusion_matrix(matrix: Any, classes: Any) -> bytes:
     shown = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shown)
     axes.set(title="Normalized confusion matrix", xlabel="Predicted label", ylabel="True label")
+    if len(classes) <= _MOST_NAMED:
+        names = [str(name) for name in classes]
+        axes.set_xticks(range(len(names)), labels=names, rotation=45)
+        axes.set_yticks(range(len(names)), labels=names)
     if len(classes) <= _MOST_NUMBERED:
-        axes.set_xticks(range(len(classes)), labels=[str(name) for name in classes], rotation=45)
-        axes.set_yticks(range(len(classes)), labels=[str(name) for name in classes])
-        for (row, column), share in _cells(matrix):
-            color = "white" if share > 0.5 else "black"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color)
+        for row, shares in enumerate(matrix):
+            for column, share in enumerate(shares):
+                color = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color)
     return _png(figure)
 
 
@@ -62,10 +66,6 @@ def _figure() -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(6.0, 4.0), dpi=100, layout="constrained")
-
-
-def _cells(matrix: Any) -> Any:
-    return (((r, c), share) for r, row in enumerate(matrix) for c, share in enumerate(row))
 
 
 def _png(figure: Figure) -> bytes:

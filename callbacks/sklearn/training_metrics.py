@@ -48,6 +48,8 @@ class _Predicted:
     classes: Any = None
     probabilities: Any = None
     """One column a class; None where the estimator gives none."""
+    ranks: Any = None
+    """Of two classes: the higher, the more likely is the second."""
 
 
 def log(training: Training, estimator: Any, data: Data, fit_seconds: float) -> None:
@@ -97,9 +99,15 @@ def _predict(estimator: Any, data: Data, seconds: float) -> _Predicted:
     part, labels = _affordable(estimator, data, seconds)
     if not is_classifier(estimator):
         return _Predicted(part, labels)
-    has_probabilities = hasattr(estimator, "predict_proba")
-    probabilities = estimator.predict_proba(part.X) if has_probabilities else None
-    return _Predicted(part, labels, getattr(estimator, "classes_", None), probabilities)
+    classes = getattr(estimator, "classes_", None)
+    probabilities = ranks = None
+    is_binary = classes is not None and len(classes) == 2
+    if hasattr(estimator, "predict_proba"):
+        probabilities = estimator.predict_proba(part.X)
+        ranks = probabilities[:, 1] if is_binary else None
+    elif is_binary and hasattr(estimator, "decision_function"):
+        ranks = estimator.decision_function(part.X)
+    return _Predicted(part, labels, classes, probabilities, ranks)
 
 
 def _affordable(
@@ -158,8 +166,7 @@ def _of_classifier(predicted: _Predicted) -> dict[str, Callable[[], float]]:
     if probabilities is None or predicted.classes is None:
         return found
     of_all = {"sample_weight": weight, "labels": predicted.classes}
-    is_binary = len(predicted.classes) == 2
-    ranked = probabilities[:, 1] if is_binary else probabilities
+    ranked = probabilities if predicted.ranks is None else predicted.ranks
     return found | {
         "log_loss": lambda: metrics.log_loss(y, probabilities, **of_all),
         "roc_auc": lambda: metrics.roc_auc_score(
@@ -207,11 +214,10 @@ def _images(predicted: _Predicted) -> Iterator[tuple[str, bytes]]:
         )
         image = figures.confusion_matrix(matrix, predicted.classes)
         yield "training_confusion_matrix.png", image
-    if len(predicted.classes) != 2 or predicted.probabilities is None:
+    if predicted.ranks is None:
         return
-    positive = predicted.classes[1]
-    ranked = predicted.probabilities[:, 1]
-    false, true, _ = metrics.roc_curve(y, ranked, pos_label=positive, **weight)
+    of_second = {"pos_label": predicted.classes[1], **weight}
+    false, true, _ = metrics.roc_curve(y, predicted.ranks, **of_second)
     yield "training_roc_curve.png", figures.roc_curve(false, true)
-    precision, recall, _ = metrics.precision_recall_curve(y, ranked, pos_label=positive, **weight)
+    precision, recall, _ = metrics.precision_recall_curve(y, predicted.ranks, **of_second)
     yield "training_precision_recall_curve.png", figures.precision_recall(recall, precision)
