@@ -15,7 +15,7 @@ import pytest
 import sklearn.base
 from classifiers import Chatty, Voter, X, Y, only
 from logged import LoggedRun, logged_runs
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import (
     GradientBoostingRegressor,
 )
@@ -133,6 +133,9 @@ class TestTheUsersProgram:
                     cls.fit.__module__,
                     cls.fit.__doc__,
                     str(cls().get_metadata_routing()),
+                    cls.__mro__,
+                    isinstance(cls(), ClassifierMixin),
+                    str(getattr(cls(), "__sklearn_tags__", str)()),  # scikit-learn 1.6
                 )
                 for cls in classes
             ]
@@ -149,6 +152,9 @@ class TestTheUsersProgram:
         assert np.array_equal(again.predict(X), model.predict(X))
         assert clone(model).get_params() == model.get_params()
 
+    @pytest.mark.skipif(
+        "get_metadata_routing" not in vars(GridSearchCV.__mro__[1]), reason="scikit-learn < 1.4"
+    )
     def test_metadata_reaches_whom_it_did(self, off: Logged) -> None:
         """With metadata routing a search passes weights on as it does without us."""
 

@@ -49,7 +49,7 @@ def train_step(
         raise
     if loop is not None and not loop.training.silent:
         with guard.shield("sklearn.partial_fit"):
-            _log_step(loop, estimator, curve_before, Data.of_call(method, args, kwargs))
+            _log_step(loop, estimator, curve_before, Data(args[0] if args else kwargs.get("X")))
     return result
 
 
