@@ -27,6 +27,8 @@ def enable(
     exclusive: bool | None = None,
     extra_tags: Mapping[str, str] | None = None,
     log_every_n_steps: int | None = None,
+    max_tuning_runs: int | None = None,
+    training_metrics: bool | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -54,6 +56,11 @@ def enable(
             Default False: it is logged there.
         extra_tags: Tags for every run that autolog opens. Default none.
         log_every_n_steps: Also log ``batch_loss`` every n-th optimizer step. Default: never.
+        max_tuning_runs: How many candidates of a scikit-learn search become child runs, the best
+            first; 0 for none. Default 5.
+        training_metrics: After a scikit-learn fit, predict the training data and log metrics and
+            images of it. Costs as much time as the fit took, or a second where that is more.
+            Default False.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -70,6 +77,8 @@ def enable(
         "exclusive": exclusive,
         "extra_tags": extra_tags,
         "log_every_n_steps": log_every_n_steps,
+        "max_tuning_runs": max_tuning_runs,
+        "training_metrics": training_metrics,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,

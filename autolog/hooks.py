@@ -13,6 +13,8 @@ from autolog import guard
 
 INTEGRATIONS: Mapping[str, str] = {
     "sklearn.base": "autolog.callbacks.sklearn",
+    "sklearn.metrics": "autolog.callbacks.sklearn.evaluation",
+    "sklearn.model_selection._validation": "autolog.callbacks.sklearn.validation",
     "keras": "autolog.callbacks.keras",
     "lightning.pytorch": "autolog.callbacks.lightning",
     "pytorch_lightning": "autolog.callbacks.lightning",

@@ -91,6 +91,12 @@ class Settings:
     log_every_n_steps: int | None = _setting(
         None, _at_least(1), "batch values too: every n-th optimizer step"
     )
+    max_tuning_runs: int = _setting(
+        5, _at_least(0), "how many of a search's candidates become child runs, the best first"
+    )
+    training_metrics: bool = _setting(
+        False, _boolean, "scikit-learn: predict the training data after a fit, and log how well"
+    )
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(

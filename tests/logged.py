@@ -70,17 +70,19 @@ def logged_points(journal: Path) -> set[Point]:
 
 def _runs_of(journal: Path) -> list[LoggedRun]:
     runs: dict[int, LoggedRun] = {}
+    by_key: dict[str, LoggedRun] = {}
     decoder = Decoder()
     for frame in Reader(journal).frames(Life.ALIVE):
         record = decoder.decode(frame.body)
         if isinstance(record, RunStart):
-            runs[record.run] = LoggedRun(record, tags=dict(record.tags))
+            fresh = LoggedRun(record, tags=dict(record.tags))
+            runs[record.run] = by_key.setdefault(record.key, fresh)
         elif isinstance(record, Artifact):
             file = journal / layout.FILES / record.file
             runs[record.run].uploads.append((record.path, file.read_bytes()))
         elif record is not None:
             _note(runs[record.run], record)
-    return list(runs.values())
+    return list(by_key.values())
 
 
 def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:

@@ -207,14 +207,14 @@ def _shown(name: str, default: object) -> str:
     if isinstance(default, float):
         return f"{default:g} s"
     if isinstance(default, int):
-        return f"{default} ({default >> 20} MiB)"
+        return f"{default} ({default >> 20} MiB)" if default >> 20 else str(default)
     return "" if default is None else str(default)
 
 
 def test_every_variable_of_the_table_works() -> None:
     """Each can be set from the environment, and its value is the one given."""
     texts = {
-        **dict.fromkeys(("disabled", "strict", "silent", "exclusive"), "1"),
+        **dict.fromkeys(("disabled", "strict", "silent", "exclusive", "training_metrics"), "1"),
         "mode": "offline",
         "dir": "/journals",
         "extra_tags": '{"team": "vision"}',

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import inspect
-import pickle
+import json
 import threading
-import warnings
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -15,14 +13,14 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-import sklearn.base
+from classifiers import Chatty, Voter, X, Y, only
 from logged import LoggedRun, logged_runs
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
-from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     BaggingClassifier,
+    GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
@@ -32,6 +30,7 @@ from sklearn.ensemble import (
 from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import log_loss
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -39,16 +38,10 @@ from sklearn.preprocessing import LabelBinarizer, LabelEncoder, StandardScaler
 from support import run_script
 
 import autolog
-from autolog.callbacks import sklearn as integration
-from autolog.callbacks.sklearn import autologged
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 Logged = Callable[[], list[LoggedRun]]
-
-X, Y = load_breast_cancer(return_X_y=True)
-X = StandardScaler().fit_transform(X)[:200]
-Y = Y[:200]
 
 
 @pytest.fixture
@@ -64,36 +57,6 @@ def off(autolog_home: Path) -> Logged:
     autolog.enable(mode="offline", silent=True)
     autolog.disable()
     return lambda: logged_runs(autolog_home)
-
-
-def only(runs: list[LoggedRun]) -> LoggedRun:
-    """The one run that there must be."""
-    (run,) = runs
-    return run
-
-
-class Voter(ClassifierMixin, BaseEstimator):
-    """A user's estimator, whose fit calls other fits, in threads too."""
-
-    def __init__(self, n_jobs: int = 1) -> None:
-        self.n_jobs = n_jobs
-
-    def fit(self, X: Any, y: Any) -> Voter:
-        fit = joblib.delayed(lambda c: LogisticRegression(C=c).fit(X, y))
-        self.models_ = joblib.Parallel(self.n_jobs, backend="threading")(map(fit, (0.1, 1.0)))
-        self.classes_ = np.unique(y)
-        return self
-
-    def predict(self, X: Any) -> Any:
-        return self.models_[0].predict(X)
-
-
-class Chatty(LogisticRegression):
-    """A user's subclass that calls the original."""
-
-    def fit(self, X: Any, y: Any) -> Chatty:
-        super().fit(X, y)
-        return self
 
 
 class TestWhatIsLogged:
@@ -128,6 +91,25 @@ class TestWhatIsLogged:
         run = only(logged())
         assert [step for step, _ in run.metrics["epoch_loss"]] == list(range(6))
         assert run.values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_deviance_against_the_log_loss(self, logged: Logged) -> None:
+        """A boosted classifier's loss is twice the log loss, as scikit-learn defines deviance."""
+        model = GradientBoostingClassifier(n_estimators=5).fit(X, Y)
+        by_hand = [2 * log_loss(Y, p) for p in model.staged_predict_proba(X)]
+        assert only(logged()).values("epoch_loss") == pytest.approx(by_hand, abs=1e-6)
+
+    def test_bounds_of_a_mixture(self, logged: Logged) -> None:
+        """The likelihood's lower bound by iteration, under its attribute's name."""
+        model = GaussianMixture(2, random_state=0).fit(X)
+        run = only(logged())
+        bounds = getattr(model, "lower_bounds_", [])  # scikit-learn 1.7
+        assert run.metrics.get("lower_bounds", []) == list(enumerate(bounds))
+        assert run.values("lower_bound") == [model.lower_bound_]
+
+    def test_shapes_of_the_data(self, logged: Logged) -> None:
+        """A tag says how many samples and features there were, however they were passed."""
+        LogisticRegression().fit(y=Y, X=X)
+        assert only(logged()).tags["autolog.data_shapes"] == "X (200, 30), y (200,)"
 
     def test_a_score_is_no_loss(self, logged: Logged) -> None:
         """A curve that holds accuracies does not become epoch_loss."""
@@ -218,8 +200,9 @@ class TestOneRunATraining:
             autolog.enable()
             from sklearn.base import BaseEstimator, ClassifierMixin
             from sklearn.datasets import load_breast_cancer
+            from sklearn.ensemble import StackingClassifier
             from sklearn.linear_model import LogisticRegression
-            from sklearn.model_selection import GridSearchCV
+            from sklearn.model_selection import GridSearchCV, cross_validate
 
             class Mine(ClassifierMixin, BaseEstimator):
                 def __init__(self, c=1.0):
@@ -234,13 +217,23 @@ class TestOneRunATraining:
             X, y = load_breast_cancer(return_X_y=True)
             search = GridSearchCV(Mine(), {"c": [0.1, 1.0]}, cv=2, n_jobs=2).fit(X, y)
             assert 0.8 < search.best_score_ <= 1
+            scores = cross_validate(Mine(), X, y, cv=3, n_jobs=2)["test_score"]
+            assert search.score(X, y) > 0.8
+            StackingClassifier([("mine", Mine()), ("again", Mine(0.1))], n_jobs=2).fit(X, y)
+            print(list(map(float, scores)))
             """,
             cwd=tmp_path,
             env={"AUTOLOG_MODE": "offline", "PYTHONWARNINGS": "ignore"},
             timeout=150,
         )
         assert done.returncode == 0, done.stderr
-        assert only(logged_runs(autolog_home)).model == "GridSearchCV"
+        search, validation, stacking = (
+            run for run in logged_runs(autolog_home) if run.start.parent_key is None
+        )
+        assert (search.model, validation.model) == ("GridSearchCV", "Mine")
+        assert stacking.model == "StackingClassifier"
+        assert len(search.values("score")) == 1
+        assert validation.values("test_score") == json.loads(done.stdout)
 
     @pytest.mark.parametrize(
         "prepare",
@@ -261,10 +254,10 @@ class TestOneRunATraining:
         prepare()
         assert logged() == []
 
-    def test_folds_are_no_trainings(self, logged: Logged) -> None:
+    def test_folds_are_one_training(self, logged: Logged) -> None:
         """The fits of cross_val_score open no run each, nor do the fits inside them."""
         cross_val_score(Voter(), X, Y, cv=2)
-        assert logged() == []
+        assert only(logged()).model == "Voter"
 
     @pytest.mark.parametrize("pooled", [False, True], ids=["threads", "pool"])
     def test_trainings_of_several_threads(self, logged: Logged, pooled: bool) -> None:
@@ -294,6 +287,31 @@ class TestOneRunATraining:
         with autolog.pause():
             LogisticRegression().fit(X, Y)
         assert logged() == []
+
+    def test_trainings_in_an_adopted_run(
+        self, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first of ten uses the platform's run, which stays open; each other is a child run."""
+        monkeypatch.setenv("AZUREML_RUN_ID", "of-the-platform")
+        models = [Ridge(alpha=number) for number in range(1, 11)]
+        for model in models:
+            model.fit(X, Y)
+        adopted, *others = logged()
+        assert (adopted.start.run_id, adopted.status) == ("of-the-platform", None)
+        assert {run.start.parent_key for run in others} == {adopted.start.key}
+        assert {run.status for run in others} == {"FINISHED"}
+        assert [run.params["alpha"] for run in (adopted, *others)] == [
+            str(number) for number in range(1, 11)
+        ]
+
+    def test_fits_of_one_object(self, logged: Logged) -> None:
+        """Outside of any run five fits are five runs, whose epochs begin at 0."""
+        model = GradientBoostingRegressor(n_estimators=2, random_state=0)
+        for _ in range(5):
+            model.fit(X, Y)
+        assert [run.metrics["epoch_loss"] for run in logged()] == [
+            list(enumerate(model.train_score_))
+        ] * 5
 
     def test_fits_of_one_object_in_the_users_run(self, logged: Logged) -> None:
         """In a run of the user's the second fit goes on where the first one's epochs ended."""
@@ -350,193 +368,3 @@ class TestPartialFit:
         with pytest.raises(ValueError, match="features"):
             model.partial_fit(X[:, :2], Y)
         assert only(logged()).status == "FAILED"
-
-
-class Failing(BaseEstimator):
-    """Raises what it is given."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-        self.loss_curve_ = [1.0]
-
-    def fit(self, X: Any) -> Failing:
-        raise self.error or AssertionError
-
-
-class TestTheUsersProgram:
-    @pytest.mark.parametrize(
-        ("error", "status"),
-        [
-            (ZeroDivisionError("mine"), "FAILED"),
-            (KeyboardInterrupt(), "KILLED"),
-            (SystemExit(3), "FAILED"),
-        ],
-        ids=["exception", "ctrl-c", "exit"],
-    )
-    def test_exception_passes_untouched(
-        self, logged: Logged, error: BaseException, status: str
-    ) -> None:
-        """The very exception of the fit arrives, and the run says how it ended, with its params."""
-        with pytest.raises(type(error)) as caught:
-            Failing(error).fit(X)
-        assert caught.value is error
-        run = only(logged())
-        assert (run.status, run.metrics) == (status, {})
-        assert "error" in run.params
-        Ridge().fit(X, Y)
-        assert [run.status for run in logged()] == [status, "FINISHED"]
-
-    def test_broken_hook_is_kept_from_the_user(
-        self, logged: Logged, swallowed: list[tuple[str, Exception]]
-    ) -> None:
-        """Params that cannot be read cost the params, not the fit."""
-
-        class Unreadable(BaseEstimator):
-            def __init__(self, lost: int = 1) -> None:
-                pass
-
-            def fit(self, X: Any) -> Unreadable:
-                return self
-
-        model = Unreadable()
-        assert model.fit(X) is model
-        assert only(logged()).status == "FINISHED"
-        assert [place for place, _ in swallowed] == ["sklearn.settings"]
-        swallowed.clear()
-
-    def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
-        """Pickles, random state, warnings and params are equal with hooks on and off."""
-
-        def train() -> list[object]:
-            np.random.seed(7)  # noqa: NPY002 - the state that estimators use by default
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                model = MLPClassifier((3,), max_iter=3).fit(X, Y)
-                search = GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(X, Y)
-            search.cv_results_ = {k: v for k, v in search.cv_results_.items() if "time" not in k}
-            search.refit_time_ = 0
-            said = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
-            state = np.random.random()  # noqa: NPY002
-            return [pickle.dumps(model), pickle.dumps(search), said, state, model.get_params()]
-
-        without = train()
-        autolog.enable()
-        assert train() == without
-        assert len(off()) == 2
-
-    def test_classes_look_the_same(self, off: Logged) -> None:
-        """Signatures, kinds of functions and metadata requests are those of the original."""
-
-        def look() -> list[object]:
-            classes = [LogisticRegression, MLPClassifier, Voter, Chatty]
-            return [
-                (
-                    inspect.signature(cls.fit),
-                    inspect.isfunction(cls.fit),
-                    cls.fit.__qualname__,
-                    cls.fit.__module__,
-                    cls.fit.__doc__,
-                    str(cls().get_metadata_routing()),
-                )
-                for cls in classes
-            ]
-
-        without = look()
-        autolog.enable()
-        assert look() == without
-
-    def test_estimators_stay_what_they_are(self, logged: Logged) -> None:
-        """A fitted estimator clones and pickles without a trace of us."""
-        model = LogisticRegression(C=3).fit(X, Y)
-        assert b"autolog" not in pickle.dumps(model)
-        again = pickle.loads(pickle.dumps(model))
-        assert np.array_equal(again.predict(X), model.predict(X))
-        assert clone(model).get_params() == model.get_params()
-
-
-class TestOnAndOff:
-    def test_everything_is_put_back(self, off: Logged) -> None:
-        """After disable each attribute of each class is the very object it was."""
-        before = _methods()
-        autolog.enable()
-        autolog.enable()
-        changed = [key for key, method in _methods().items() if method is not before[key]]
-        autolog.disable()
-        assert len(changed) > 50
-        assert _methods() == before
-        assert "__init_subclass__" not in vars(BaseEstimator)
-
-    def test_classes_defined_later(self, logged: Logged) -> None:
-        """A class made after enable() is logged, also where an earlier one has been collected."""
-        for number in range(6):
-
-            class Late(BaseEstimator):
-                def __init__(self, number: int = 0) -> None:
-                    self.number = number
-
-                def fit(self, X: Any) -> BaseEstimator:
-                    return self
-
-            Late(number).fit(X)
-            del Late
-            gc.collect()
-        assert [run.params["number"] for run in logged()] == [str(n) for n in range(6)]
-
-    def test_wrapped_by_somebody_else(self, logged: Logged, monkeypatch: Any) -> None:
-        """Where another library has wrapped our wrapper, disable leaves theirs and logs nothing."""
-        ours = Ridge.fit
-
-        def theirs(self: Ridge, *args: Any) -> Ridge:
-            return ours(self, *args)
-
-        monkeypatch.setattr(Ridge, "fit", theirs)
-        autolog.disable()
-        assert Ridge.fit is theirs
-        Ridge().fit(X, Y)
-        assert logged() == []
-
-
-class TestAutologged:
-    def test_works_without_enable(self, off: Logged) -> None:
-        """The marked estimator logs its fit; it is the same object."""
-        model = GradientBoostingRegressor(n_estimators=2)
-        assert autologged(model) is model
-        assert model.fit(X, Y) is model
-        assert only(off()).values("epoch_loss") == list(model.train_score_)
-
-    def test_marks_this_object_alone(self, off: Logged) -> None:
-        """Other estimators of the class, clones and pickles are not logged."""
-        model = autologged(Ridge())
-        for other in (Ridge(), clone(model), pickle.loads(pickle.dumps(model))):
-            other.fit(X, Y)
-        assert off() == []
-        assert b"autolog" not in pickle.dumps(model)
-
-    def test_finds_inherited_methods(self, off: Logged) -> None:
-        """A class that inherits its fit is logged, once, with its own name."""
-
-        class Named(Chatty):
-            pass
-
-        autologged(Named()).fit(X, Y)
-        assert only(off()).model == "Named"
-
-    def test_counts_once_beside_enable(self, logged: Logged) -> None:
-        """Marked and enabled is one run."""
-        autologged(GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2)).fit(X, Y)
-        assert len(logged()) == 1
-
-    def test_refuses_what_cannot_be_fitted(self) -> None:
-        """An object without fit is a TypeError that says so."""
-        with pytest.raises(TypeError, match="no fit"):
-            autologged(object())
-
-
-def _methods() -> dict[tuple[type, str], object]:
-    """Every training method of every estimator class that is loaded."""
-    return {
-        (cls, name): getattr(vars(cls)[name], "fn", vars(cls)[name])
-        for cls in integration._family(sklearn.base.BaseEstimator)
-        for name in integration._METHODS
-        if name in vars(cls)
-    }

@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from autolog.recorder.recorder import Recorder, SharedRun
+from autolog.recorder.recorder import Recorder, Role, SharedRun
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 
-__all__ = ["FormerRun", "Recorder", "Run", "SharedRun", "Training", "get"]
+__all__ = ["FormerRun", "Recorder", "Role", "Run", "SharedRun", "Training", "get"]
 
 
 def get() -> Recorder:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, replace
+from enum import Enum
 from typing import NamedTuple
 
 from autolog import guard, settings, values
@@ -37,6 +38,19 @@ class _Inherited(NamedTuple):
 
     start: RunStart
     target: Target
+
+
+class Role(Enum):
+    """Whose a run is that this process logs to."""
+
+    OURS = "ours"
+    """Current where no other one is, and ended by us."""
+    JOINED = "joined"
+    """Ours, but begun by the parent process, which ends it."""
+    OTHERS = "others"
+    """Begun or ended by other code; current only where that says so."""
+    DETACHED = "detached"
+    """Never current, and no listener hears of it; its opener ends it."""
 
 
 class SharedRun(NamedTuple):
@@ -94,9 +108,11 @@ class Recorder:
         run_id: str | None = None,
         target: Target | None = None,
         former: FormerRun | None = None,
+        detached: bool = False,
     ) -> Run | None:
         """Open a run; with `run_id` adopt the server's run of that id, else go on with `former`.
 
+        A `detached` run is never current and no listener hears of it; its caller ends it.
         None when that cannot be.
         """
         if self.is_mute:
@@ -120,26 +136,24 @@ class Recorder:
             owned=run_id is None,
             timestamp=time.time_ns() // 1_000_000,
         )
-        run = self.open(where, start, is_ours=run_id is None)
+        role = Role.OURS if run_id is None else Role.OTHERS
+        run = self.open(where, start, Role.DETACHED if detached else role)
         if run is not None and former is not None:
             run.know_params(former.params)
             run.resume()
         return run
 
-    def open(
-        self, where: Target, start: RunStart, *, is_ours: bool, is_joined: bool = False
-    ) -> Run | None:
-        """Open a run that begins so, but for its number; None where no disk can hold a journal.
-
-        One that is not ours is never current by itself and never ended by us.
-        """
+    def open(self, where: Target, start: RunStart, role: Role) -> Run | None:
+        """Open a run that begins so, but for its number; None where no disk can hold a journal."""
         with self._opening():
             journal = self._open_journal(where)
             if journal is None:
                 return None
             run = Run(journal, where, replace(start, run=next(journal.ids)))
-            run.is_joined = is_joined
-            return self._opened(run, is_ours=is_ours)
+            run.is_joined = role is Role.JOINED
+            if role is not Role.DETACHED:
+                self._opened(run, is_ours=role is not Role.OTHERS)
+            return run
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
@@ -153,7 +167,7 @@ class Recorder:
         while self._waiting and not was_opening:
             self.on_current_run(self._waiting.popleft())
 
-    def _opened(self, run: Run, *, is_ours: bool) -> Run:
+    def _opened(self, run: Run, *, is_ours: bool) -> None:
         with self._lock:
             self.last_run = run
             if is_ours:
@@ -164,7 +178,6 @@ class Recorder:
         self._hand_down()
         for listener in self.on_start:
             listener(run)
-        return run
 
     def end_run(self, run: Run, status: str = Status.FINISHED) -> None:
         """End a run of `open_runs`, once; open children end with it."""
@@ -442,7 +455,7 @@ class Recorder:
             if run.key == inherited.start.key:
                 return run
         start = replace(inherited.start, owned=False)
-        return self.open(inherited.target, start, is_ours=True, is_joined=True)
+        return self.open(inherited.target, start, Role.JOINED)
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

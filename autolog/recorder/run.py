@@ -307,7 +307,11 @@ class Run:
 
     def log_text(self, text: str, path: str) -> None:
         """Log a small text as an artifact."""
-        self._append_artifact(self._spool.write(text, path), path)
+        self.log_bytes(text.encode("utf-8", "backslashreplace"), path)
+
+    def log_bytes(self, content: bytes, path: str) -> None:
+        """Log the content of a small file as an artifact."""
+        self._append_artifact(self._spool.write(content, path), path)
 
     def _log_file(self, source: Path, path: str) -> None:
         try:

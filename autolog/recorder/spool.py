@@ -30,12 +30,12 @@ class Spool:
             raise
         return _name(place)
 
-    def write(self, text: str, path: str) -> str:
-        """Write a text that becomes the artifact `path`; its place in the folder."""
+    def write(self, content: bytes, path: str) -> str:
+        """Write what becomes the artifact `path`; its place in the folder."""
         place = self._place(path)
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with open(fd, "wb") as file:
+            file.write(content)
         return _name(place)
 
     def _place(self, path: str) -> Path:

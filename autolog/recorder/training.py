@@ -21,7 +21,7 @@ class Training:
     """The verbs of one training.
 
     Silent where this training is not to be logged: every verb then does nothing.
-    No verb raises an ``Exception``, and none but `log_text` and `log_artifact` makes an I/O call.
+    No verb raises an ``Exception``, and none but those of artifacts makes an I/O call.
     """
 
     def __init__(
@@ -38,7 +38,10 @@ class Training:
         return self.run is None
 
     def log_metrics(self, metrics: Mapping[str, object], step: int) -> None:
-        """Log values of one step, except for names that the user's own code logs in this run."""
+        """Log values of one step, except for names that other code logs in this run.
+
+        Behind the end of the run too: that changes neither its status nor the time of its end.
+        """
         if self.run is None:
             return
         with guard.shield("training.log_metrics"):
@@ -80,6 +83,13 @@ class Training:
             return
         with guard.shield("training.log_artifact"):
             self.run.log_artifact(local_path, folder)
+
+    def log_bytes(self, content: bytes, path: str) -> None:
+        """Log the content of a small file as an artifact."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_bytes"):
+            self.run.log_bytes(content, path)
 
     def end(self, status: str = Status.FINISHED) -> None:
         """End the training, once, and its run if the training opened it."""

@@ -24,7 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from autolog import guard, hooks, recorder, settings
 from autolog.journal import progress
 from autolog.receipt import shipper_state
-from autolog.recorder import Run
+from autolog.recorder import Role, Run
 from autolog.records import RunStart
 from autolog.settings import Target
 from autolog.store import checks, entities
@@ -231,7 +231,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             owned=True,
             timestamp=start_time,
         )
-        run = recorder.get().open(self._self_target, start, is_ours=False)
+        run = recorder.get().open(self._self_target, start, Role.OTHERS)
         if run is not None and entity is not None:
             entities.learn(run, entity)
         return run
@@ -323,7 +323,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             owned=False,
             timestamp=0,
         )
-        run = recorder.get().open(self._self_target, start, is_ours=False)
+        run = recorder.get().open(self._self_target, start, Role.OTHERS)
         if run is not None and entity is not None:
             run.know_params(entity.data.params)
             entities.learn(run, entity)

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-_CURVES = ("validation_scores_", "validation_score_", "oob_scores_", "oob_improvement_")
+_CURVES = (
+    *("validation_scores_", "validation_score_", "oob_scores_", "oob_improvement_"),
+    "lower_bounds_",
+)
 _FINDINGS = ("n_iter_", "best_loss_", "oob_score_", "inertia_", "lower_bound_")
 
 
@@ -30,14 +33,33 @@ def is_transformer(estimator: Any) -> bool:
     return transforms and not (hasattr(estimator, "predict") or hasattr(estimator, "fit_predict"))
 
 
+def tags(estimator: Any) -> dict[str, str]:
+    """The tags that name an estimator."""
+    cls = type(estimator)
+    return {
+        "estimator_name": cls.__name__,
+        "estimator_class": f"{cls.__module__}.{cls.__qualname__}",
+    }
+
+
+def params(estimator: Any) -> dict[str, Any]:
+    """The params of an estimator and of its parts; of a search its own alone."""
+    found: dict[str, Any] = estimator.get_params(deep=not is_search(estimator))
+    return found
+
+
+def winner(estimator: Any) -> Any:
+    """The estimator that a search has refitted; of any other the estimator itself."""
+    found = getattr(estimator, "best_estimator_", None) if is_search(estimator) else None
+    return estimator if found is None else found
+
+
 def speaker(estimator: Any) -> Any:
     """Who knows how the training went: a pipeline's last step, the best estimator of a search."""
-    inner = None
-    if is_search(estimator):
-        inner = getattr(estimator, "best_estimator_", None)
-    elif "Pipeline" in _lineage(estimator):
-        inner = estimator.steps[-1][1]
-    return estimator if inner is None or isinstance(inner, str) else speaker(inner)
+    is_pipeline = "Pipeline" in _lineage(estimator)
+    inner = estimator.steps[-1][1] if is_pipeline else winner(estimator)
+    is_last = inner is None or inner is estimator or isinstance(inner, str)
+    return estimator if is_last else speaker(inner)
 
 
 def losses(estimator: Any) -> Sequence[float]:

@@ -1,0 +1,121 @@
+"""Which calls of scikit-learn count: the outermost ones that a user's line makes."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from autolog import guard, recorder
+from autolog.callbacks.sklearn import loops, patches, scores, trainings
+
+logged_class: type | None = None
+"""``BaseEstimator`` while every estimator is logged."""
+
+marked: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+"""Estimators that `autologged` named, by id: not by hash, which may be the user's code."""
+
+
+class _Thread(threading.local):
+    depth = 0
+    """Calls that this thread is inside of."""
+
+
+_thread = _Thread()
+_outermost: set[int] = set()
+"""Threads of the user's own, not of a pool, that are inside a call."""
+
+_TRANSPARENT = frozenset(
+    [
+        *(__name__, "autolog.callbacks.sklearn.patches", "contextlib"),
+        *("sklearn.base", "sklearn.utils._set_output", "sklearn.utils._available_if"),
+    ]
+)
+"""Modules whose frames stand between a user's line and the method it calls."""
+
+
+def call(
+    name: str,
+    method: Callable[..., Any],
+    estimator: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a method of an estimator, and log it if it is the outermost one and the user's own."""
+    if _thread.depth or not _is_logged(estimator):
+        return method(estimator, *args, **kwargs)
+    if name in patches.PREDICTING:
+        return scores.predict(method, estimator, args, kwargs)
+    with outermost() as is_free:
+        if not is_free:
+            return method(estimator, *args, **kwargs)
+        if name == "score":
+            return scores.score(method, estimator, args, kwargs)
+        if name == "partial_fit":
+            return loops.train_step(method, estimator, args, kwargs)
+        loops.end(id(estimator))
+        return trainings.train(method, estimator, args, kwargs)
+
+
+def _is_logged(estimator: Any) -> bool:
+    if logged_class is not None and isinstance(estimator, logged_class):
+        return True
+    return marked.get(id(estimator)) is estimator
+
+
+@contextlib.contextmanager
+def outermost(transparent: AbstractSet[str] = frozenset()) -> Iterator[bool]:
+    """All calls inside, in this thread and in the pools it waits for, are a part of this one.
+
+    Yields whether it is one of the user's own: no other training contains it, and no line of
+    scikit-learn makes it, of a module that is not `transparent`.
+    """
+    in_pool = _is_pool_thread()
+    is_inner = in_pool and bool(_outermost)
+    if not in_pool:
+        _outermost.add(threading.get_ident())
+    _thread.depth += 1
+    try:
+        yield not is_inner and _is_asked_for(transparent)
+    finally:
+        _thread.depth -= 1
+        _outermost.discard(threading.get_ident())
+
+
+def _is_pool_thread() -> bool:
+    """True in a thread of joblib's threading backend (and of ``multiprocessing.pool``)."""
+    return type(threading.current_thread()).__module__ == "multiprocessing.dummy"
+
+
+def is_users(transparent: AbstractSet[str] = frozenset()) -> bool:
+    """Whether a line of the user's makes this call, outside of every other; as `outermost`."""
+    return not _thread.depth and _is_asked_for(transparent)
+
+
+def _is_asked_for(transparent: AbstractSet[str]) -> bool:
+    with guard.shield("sklearn.call"):
+        is_inside = recorder.get().in_training
+        return not (is_inside or _is_called_by_sklearn(_TRANSPARENT | transparent))
+    return False
+
+
+def _is_called_by_sklearn(transparent: AbstractSet[str]) -> bool:
+    """True for the fits of folds and candidates, for those inside metrics, and MLflow's scoring.
+
+    Where MLflow's own autologging is on, its wrappers stand between any line and the method.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module not in transparent and not _is_wrapper_of_mlflow(module):
+            return module.startswith(("sklearn.", "mlflow."))
+        frame = frame.f_back
+    return False
+
+
+def _is_wrapper_of_mlflow(module: str) -> bool:
+    return module.startswith("mlflow.") and module != "mlflow.sklearn.utils"
