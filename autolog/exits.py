@@ -22,11 +22,11 @@ from autolog.records import Status
 class ExitWatch:
     """Notes an exception or an exit code that ends the program."""
 
-    def __init__(self, cell_failed: Callable[[str], None]) -> None:
-        """`cell_failed` is called with a status when a notebook cell raises."""
+    def __init__(self, cell_failed: Callable[[str], None], cell_ended: Callable[[], None]) -> None:
+        """`cell_failed` is called with a status when a notebook cell raises, else `cell_ended`."""
         self.status = Status.FINISHED
         """How runs end that are still open when the process does."""
-        self._cell_failed = cell_failed
+        self._cell_failed, self._cell_ended = cell_failed, cell_ended
         self._marker: TextIO | None = None
         self._shell: Any = None
 
@@ -104,6 +104,8 @@ class ExitWatch:
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             self._cell_failed(status_of(error))
+        else:
+            self._cell_ended()
 
 
 def _private(path: str, flags: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from autolog import recorder
 from autolog.recorder import Run
 from autolog.waiting import until_stored
 
@@ -90,6 +91,7 @@ class RunHandle:
 
     def _sent(self, run: Run, timeout: float) -> Any:
         """The run as mlflow reads it, once everything logged so far is sent."""
+        recorder.get().log_held_back()
         journal = run.journal
         until_stored(journal, journal.tail, timeout)
         run_id = self.run_id

@@ -51,7 +51,7 @@ class Session:
         self.switchboard = hooks.Switchboard()
         self.journals: dict[Path, Journal] = {}
         self.keeper = Keeper(self.settings.mode)
-        self._exit_watch = ExitWatch(self._end_all)
+        self._exit_watch = ExitWatch(self._end_all, self.recorder.log_held_back)
         self.recorder.on_start.append(lambda _: self._exit_watch.start())
         self.recorder.on_end.append(self._after_run)
         self._root: Path | None = None
@@ -189,6 +189,7 @@ class Session:
 
         Offline nobody sends: then there is nothing to wait for, and pending is no failure.
         """
+        self.recorder.log_held_back()
         is_offline = self.settings.mode == "offline"
         deadline = time.monotonic() + (0 if is_offline else timeout)
         wanted = {journal: journal.request_flush() for journal in self.journals.values()}

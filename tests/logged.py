@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,11 @@ def logged_runs(home: Path) -> list[LoggedRun]:
     """Every run in the journals under an ``AUTOLOG_DIR``, those of one process in their order.
 
     Journals must be unshipped (``mode="offline"``), and short enough for one segment.
+    What hooks of this process hold back comes first, as it does before a flush.
     """
+    session = sys.modules.get("autolog.session")
+    if session is not None:
+        session.get().recorder.log_held_back()
     controls = sorted(home.glob(f"*/*/{layout.CONTROL}"))
     return [run for control in controls for run in _runs_of(control.parent)]
 
@@ -70,19 +75,18 @@ def logged_points(journal: Path) -> set[Point]:
 
 def _runs_of(journal: Path) -> list[LoggedRun]:
     runs: dict[int, LoggedRun] = {}
-    by_key: dict[str, LoggedRun] = {}
     decoder = Decoder()
     for frame in Reader(journal).frames(Life.ALIVE):
         record = decoder.decode(frame.body)
         if isinstance(record, RunStart):
-            fresh = LoggedRun(record, tags=dict(record.tags))
-            runs[record.run] = by_key.setdefault(record.key, fresh)
+            if record.run not in runs:  # else it stands again before what came after its end
+                runs[record.run] = LoggedRun(record, tags=dict(record.tags))
         elif isinstance(record, Artifact):
             file = journal / layout.FILES / record.file
             runs[record.run].uploads.append((record.path, file.read_bytes()))
         elif record is not None:
             _note(runs[record.run], record)
-    return list(by_key.values())
+    return list(runs.values())
 
 
 def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:

@@ -72,6 +72,8 @@ class Recorder:
         self.exit_status: Callable[[], str] = lambda: Status.FINISHED
         """How runs end that are still open when the process does, as far as it is known."""
         self.on_start: list[Callable[[Run], None]] = []
+        self.before_flush: list[Callable[[], None]] = []
+        """Called before somebody waits for, or looks at, all that was logged."""
         self.before_end: list[Callable[[Run, str], None]] = []
         """Told of a run that takes its last values now, and of the status it will end with."""
         self.on_end: list[Callable[[Run], None]] = []
@@ -80,6 +82,8 @@ class Recorder:
         self.last_run: Run | None = None
         self.is_enabled_here = False
         """Whether this very process, and not only its parent, called ``enable()``."""
+        self.shows_in_mlflow = False
+        """Whether a run of ours is MLflow's active run."""
         self.others: dict[str, Run] = {}
         """Runs that other code opened and will end, by each id that it knows them by."""
         self._recent: deque[Run] = deque(maxlen=_MOST_KNOWN)
@@ -139,7 +143,7 @@ class Recorder:
         role = Role.OURS if run_id is None else Role.OTHERS
         run = self.open(where, start, Role.DETACHED if detached else role)
         if run is not None and former is not None:
-            run.know_params(former.params)
+            run.know_params(former.params, by_hooks=True)
             run.resume()
         return run
 
@@ -204,6 +208,12 @@ class Recorder:
         else:
             run.set_status(status, end_time)
             self._hand_down()
+
+    def log_held_back(self) -> None:
+        """Have hooks log what they hold back."""
+        for last_call in self.before_flush:
+            with guard.shield("before_flush"):
+                last_call()
 
     @contextlib.contextmanager
     def entered(self, run: Run) -> Iterator[None]:
@@ -278,6 +288,10 @@ class Recorder:
         if len(self.open_runs) == 1:
             return self.open_runs[0]
         return self._joined()
+
+    def may_be_mlflows(self, run: Run) -> bool:
+        """Whether MLflow's own logging, where it is on, goes into this run."""
+        return self.shows_in_mlflow or not run.start.owned
 
     def known_runs(self) -> list[Run]:
         """The runs that this process logs to or has logged to lately."""

@@ -86,6 +86,7 @@ class Run:
         self._by_hooks: dict[str, tuple[int, float]] = {}
         """Names that hooks log here, with their newest step and value."""
         self._hook_params: set[str] = set()
+        self._client_params: set[str] = set()
         self._auto_steps: dict[str, int] = {}
         self._newest = start.timestamp
         self._written = 0
@@ -231,10 +232,10 @@ class Run:
             values.fitting_name(key): values.masked(key, values.stable_text(value))
             for key, value in ((values.plain_text(k), v) for k, v in params.items())
         }
+        ours = {key: text for key, text in known.items() if key not in self._client_params}
         with self._lock:
-            others = self._params.keys() - self._hook_params
-            self._hook_params.update(known.keys() - others)
-        self._log_params({key: text for key, text in known.items() if key not in others})
+            self._hook_params.update(ours.keys() - self._params.keys())
+        self._log_params(ours)
 
     def _good_texts(
         self, kind: str, items: Mapping[str, object], problems: Problems
@@ -336,10 +337,11 @@ class Run:
                 if self._params.get(key, text) != text and key not in self._hook_params
             }
 
-    def know_params(self, params: Mapping[str, str]) -> None:
-        """Take note of params that the server has already."""
+    def know_params(self, params: Mapping[str, str], *, by_hooks: bool = False) -> None:
+        """Take note of params that the run has already."""
         with self._lock:
             self._params.update(params)
+            (self._hook_params if by_hooks else self._client_params).update(params)
 
     def write_points(self, points: Iterable[Point]) -> None:
         """Log values as they are; those that a hook has logged already, not again."""
@@ -352,6 +354,7 @@ class Run:
 
     def write_params(self, params: Mapping[str, str]) -> None:
         """Log params as they are; of those that a hook has logged, the hook's value stands."""
+        self._client_params.update(params)
         self._log_params(dict(params))
 
     def write_tags(self, tags: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ _is_on = False
 def install(module: ModuleType) -> None:
     """Replace what tells and ends the active run; names that MLflow looks up at each call."""
     global _is_on
-    _is_on = True
+    _is_on = recorder.get().shows_in_mlflow = True
     for owner, name, make in _places(module):
         hooks.wrap(owner, name, make)
     atexit.register(_at_exit)
@@ -33,7 +33,7 @@ def install(module: ModuleType) -> None:
 def remove() -> None:
     """Put it back."""
     global _is_on
-    _is_on = False
+    _is_on = recorder.get().shows_in_mlflow = False
     for owner, name, _ in _places(mlflow):
         hooks.unwrap(owner, name)
     atexit.unregister(_at_exit)

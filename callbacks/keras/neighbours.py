@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from autolog import recorder
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -40,7 +42,7 @@ def find(
 
     `callbacks` and `arguments` are those of the fit.
     """
-    if training.run is None or training.run.start.owned:
+    if training.run is None or not recorder.get().may_be_mlflows(training.run):
         return Neighbour()  # MLflow's calls go to another run
     utils = sys.modules.get("mlflow.utils.autologging_utils")
     for flavor in ("tensorflow", "keras"):  # where both are on, the first logs

@@ -103,6 +103,7 @@ def install() -> None:
             hooks.wrap(owner, name, make)
             _wrapped.append((owner, name))
     _recorder.before_end.append(_before_end)
+    _recorder.before_flush.append(runs.before_flush)
     atexit.register(_at_exit)
 
 
@@ -111,6 +112,7 @@ def remove() -> None:
     global _recorder, _thread
     if _recorder is not None:
         _recorder.before_end.remove(_before_end)
+        _recorder.before_flush.remove(runs.before_flush)
     _recorder = None
     watched.clear()
     for handle in _handles:

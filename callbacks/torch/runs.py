@@ -70,6 +70,9 @@ class Observer:
         self._last_pass: Pass | None = None
         self._last_number = 0
         self._every: int | None = None
+        self._first: Trained | None = None
+        """The first epoch, until the next one begins: the line of the user's own program that logs
+        its loss, if there is one, comes after the loop over the loader."""
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
@@ -109,6 +112,7 @@ class Observer:
         if number is None:
             tracker.step(NOBODY)
             return
+        self.log_first()
         stepped = self._last_pass = tracker.current
         self._last_number = number
         tracker.step(number)
@@ -244,7 +248,8 @@ class Observer:
     def _end(self) -> None:
         """Log what is finished and end the run."""
         self._conclude()
-        ended, self._training, self._losses, self._trained = self._training, None, None, 0
+        ended, self._training, self._losses = self._training, None, None
+        self._first, self._trained = None, 0
         _observers.discard(self)
         if ended is not None:
             ended.end()
@@ -258,6 +263,7 @@ class Observer:
         self.report()
         if self._training is None or self._losses is None or self._is_over:
             return
+        self.log_first()
         self._losses.settle()
         if self._trained and self._planned is None:
             self._training.log_params({"epochs": self._trained})
@@ -297,10 +303,20 @@ class Observer:
         self._log_batches()
         for epoch in finished:
             if isinstance(epoch, Trained):
-                self._log_training(epoch)
+                self.log_first()
+                if self._trained:
+                    self._log_training(epoch)
+                else:
+                    self._first = epoch
             else:
                 metrics = _validation_metrics(epoch)
                 self._training.log_metrics(metrics, self._training.first_epoch + epoch.number)
+
+    def log_first(self) -> None:
+        """Log the first epoch, if it waits."""
+        first, self._first = self._first, None
+        if first is not None and self._training is not None:
+            self._log_training(first)
 
     def _log_training(self, epoch: Trained) -> None:
         assert self._training is not None
@@ -373,6 +389,12 @@ def reap() -> None:
     for observer in list(_observers):
         if observer.is_orphaned:
             observer.finish()
+
+
+def before_flush() -> None:
+    """Log what is held back."""
+    for observer in list(_observers):
+        observer.log_first()
 
 
 def close_epochs() -> None:
