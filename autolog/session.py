@@ -258,7 +258,7 @@ class Session:
     def _at_exit(self) -> None:
         with guard.shield("exit", firm=True):
             self._end_all(self._exit_watch.status)
-            self.recorder.leave_others()
+            self.recorder.known.leave()
             if not self.journals or self.recorder.is_child:
                 return
             is_offline = self.settings.mode == "offline"

@@ -10,9 +10,20 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from autolog.records import RunStart
+from autolog.settings import Target
 
 _PREFIX = "autolog."
+
+
+class Inherited(NamedTuple):
+    """The run that was open in the parent process when this one was started."""
+
+    start: RunStart
+    target: Target
 
 
 def hand_down(name: str, content: Mapping[str, Any] | None) -> None:
@@ -35,6 +46,18 @@ def at_end(call: Callable[[], None]) -> None:
     from multiprocessing import util
 
     util.Finalize(None, call, exitpriority=0)
+
+
+def hand_down_run(run: Inherited | None) -> None:
+    """Tell the children that start from now on which run is open."""
+    told = None if run is None else {k: asdict(v) for k, v in run._asdict().items()}
+    hand_down("run", told)
+
+
+def handed_down_run() -> Inherited | None:
+    """The run that was open in the parent when this process was started."""
+    told = handed_down("run")
+    return Inherited(RunStart(**told["start"]), Target(**told["target"])) if told else None
 
 
 def is_child() -> bool:

@@ -10,19 +10,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, replace
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
 from autolog import guard, settings, values
 from autolog.journal.writer import Journal
 from autolog.recorder import family
+from autolog.recorder.family import Inherited
+from autolog.recorder.known import KnownRuns
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
 from autolog.settings import Settings, Target
-
-_MOST_KNOWN = 1000
 
 OpenJournal = Callable[[Target], "Journal | None"]
 
@@ -31,13 +31,6 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.trainings: list[object] = []
         """A mark for each training that this thread is inside of."""
-
-
-class _Inherited(NamedTuple):
-    """The run that was open in the parent process when this one was started."""
-
-    start: RunStart
-    target: Target
 
 
 class Role(Enum):
@@ -84,10 +77,7 @@ class Recorder:
         """Whether this very process, and not only its parent, called ``enable()``."""
         self.shows_in_mlflow = False
         """Whether a run of ours is MLflow's active run."""
-        self.others: dict[str, Run] = {}
-        """Runs that other code opened and will end, by each id that it knows them by."""
-        self._recent: deque[Run] = deque(maxlen=_MOST_KNOWN)
-        """The newest runs that we opened, those that have ended too."""
+        self.known = KnownRuns()
         self._fallback: Run | None = None
         """Where calls outside of every context go."""
         self._open_journal = open_journal
@@ -97,7 +87,7 @@ class Recorder:
         self._thread = _Thread()
         self._paused = 0
         self._stack: ContextVar[tuple[Run, ...]] = ContextVar("autolog_runs", default=())
-        self._inherited: _Inherited | None = None
+        self._inherited: Inherited | None = None
         self._is_forked = False
 
     # -- runs ------------------------------------------------------------------------------------
@@ -176,9 +166,7 @@ class Recorder:
             self.last_run = run
             if is_ours:
                 self.open_runs.append(run)
-                self._recent.append(run)
-            else:
-                self._remember(run.start.run_id or run.key, run)
+            self.known.add(run, is_ours=is_ours)
         self._hand_down()
         for listener in self.on_start:
             listener(run)
@@ -278,7 +266,7 @@ class Recorder:
             return None
         target = Target(settings.absolute(tracking_uri)) if tracking_uri else None
         with self._lock:
-            return self.find(run_id) or self.start_run(run_id, run_id=run_id, target=target)
+            return self.known.find(run_id) or self.start_run(run_id, run_id=run_id, target=target)
 
     def own_run(self) -> Run | None:
         """The run of ours that is current here, without opening one."""
@@ -292,38 +280,6 @@ class Recorder:
     def may_be_mlflows(self, run: Run) -> bool:
         """Whether MLflow's own logging, where it is on, goes into this run."""
         return self.shows_in_mlflow or not run.start.owned
-
-    def known_runs(self) -> list[Run]:
-        """The runs that this process logs to or has logged to lately."""
-        return [*self._recent, *self.others.values()]
-
-    def forget(self, run_id: str) -> None:
-        """Ask the server for a run that was changed there, when it is next written to."""
-        run = self.find(run_id)
-        with self._lock:
-            self.others = {key: other for key, other in self.others.items() if other is not run}
-
-    def leave_others(self) -> None:
-        """The process ends; runs that it began for other code go on as they are."""
-        for run in set(self.others.values()) - {*self._recent}:
-            if run.start.owned and run.status is None:
-                run.set_status(Status.LEFT)
-
-    def find(self, run_id: str) -> Run | None:
-        """A run of this process by the server's id or by its key, if it is not long over."""
-        known = self.others.get(run_id)
-        if known is not None:
-            return known
-        for run in self.known_runs():
-            if run_id == run.key or (run_id != run.start.run_id and run_id == run.run_id):
-                self._remember(run_id, run)
-                return run
-        return None
-
-    def _remember(self, run_id: str, run: Run) -> None:
-        if len(self.others) >= _MOST_KNOWN:
-            self.others = {k: r for k, r in self.others.items() if r.status is None}
-        self.others[run_id] = run
 
     # -- trainings -------------------------------------------------------------------------------
 
@@ -435,8 +391,8 @@ class Recorder:
         """In the child: hooks fall silent; an explicit call joins the run open at the fork."""
         self._inherited = self._newest()
         self._is_forked, self.is_enabled_here = True, False
-        self.open_runs, self.others = [], {}
-        self._recent.clear()
+        self.open_runs = []
+        self.known.clear()
         self._stack.set(())
         self.last_run = self._fallback = None
         self._lock = threading.RLock()
@@ -444,20 +400,18 @@ class Recorder:
         self._waiting.clear()
         self._thread = _Thread()
 
-    def _newest(self) -> _Inherited | None:
+    def _newest(self) -> Inherited | None:
         """What a child that starts now inherits."""
-        begun = [run for run in self.others.values() if run.start.owned and run.status is None]
-        run = self.context_run() or next(reversed(self.open_runs or begun), None)
-        return _Inherited(run.start, run.target) if run else self._parents_run()
+        begun = self.open_runs or self.known.begun_for_others()
+        run = self.context_run() or (begun[-1] if begun else None)
+        return Inherited(run.start, run.target) if run else self._parents_run()
 
     def _hand_down(self) -> None:
-        newest = self._newest()
-        family.hand_down("run", newest and {k: asdict(v) for k, v in newest._asdict().items()})
+        family.hand_down_run(self._newest())
 
-    def _parents_run(self) -> _Inherited | None:
-        told = family.handed_down("run") if self._inherited is None and self.is_child else None
-        if told:
-            self._inherited = _Inherited(RunStart(**told["start"]), Target(**told["target"]))
+    def _parents_run(self) -> Inherited | None:
+        if self._inherited is None and self.is_child:
+            self._inherited = family.handed_down_run()
         return self._inherited
 
     def _joined(self) -> Run | None:

@@ -43,6 +43,6 @@ def _spooling(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _unknown_to_server(run_id: str) -> Run | None:
     with guard.shield("mlflow.log_artifact"):
-        run = recorder.get().find(run_id)
+        run = recorder.get().known.find(run_id)
         return None if run is None or run.run_id is not None else run
     return None

@@ -199,7 +199,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         """Tags that name the parent as the server knows it; the parent, where it does not yet."""
         others = [tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID]
         named = next((tag.value for tag in tags if tag.key == MLFLOW_PARENT_RUN_ID), "")
-        parent = recorder.get().find(named)
+        parent = recorder.get().known.find(named)
         if parent is None:
             return tags, None
         if self._is_only_here(parent):
@@ -286,7 +286,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             self._settled(run_id), run_status, end_time, run_name
         )
         with guard.shield("mlflow.update_run_info"):
-            recorder.get().forget(run_id)
+            recorder.get().known.forget(run_id)
         return info
 
     def _ended(self, run: Run, status: str, end_time: int | None, name: str | None) -> Any:
@@ -298,7 +298,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
 
     def _followed(self, run_id: str) -> Run | None:
         """The run of an id, whoever opened it; None for one that the store has to refuse."""
-        known = recorder.get().find(run_id)
+        known = recorder.get().known.find(run_id)
         if known is not None:
             return known
         entity = None
@@ -351,7 +351,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
 
     def get_run(self, run_id: str) -> Any:
         with guard.shield("mlflow.get_run"):
-            run = recorder.get().find(run_id)
+            run = recorder.get().known.find(run_id)
             asks = _who_asks()
             if run is not None and asks == _LINK and run.run_id is not None:
                 return entities.told(run) or self._learned(run)
@@ -370,7 +370,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
     def _settled(self, run_id: str) -> str:
         """The server's id of a run, once the server has what was written to it so far."""
         with guard.shield("mlflow.read"):
-            run = recorder.get().find(run_id)
+            run = recorder.get().known.find(run_id)
             if run is None:
                 return run_id
             until_stored(run.journal, run.tail, self._read_patience())
@@ -380,7 +380,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
     def _settle_all(self) -> None:
         """Wait for the server to have what was written so far."""
         with guard.shield("mlflow.read"):
-            for journal in {run.journal for run in recorder.get().known_runs()}:
+            for journal in {run.journal for run in recorder.get().known}:
                 until_stored(journal, journal.tail, self._read_patience())
 
     def _is_only_here(self, run: Run) -> bool:
@@ -416,7 +416,7 @@ def _changes_run(name: str) -> Callable[..., Any]:
     def change(self: StoreProxy, run_id: str) -> Any:
         result = getattr(self.__wrapped__, name)(self._settled(run_id))
         with guard.shield("mlflow.change"):
-            recorder.get().forget(run_id)
+            recorder.get().known.forget(run_id)
         return result
 
     return change
