@@ -242,12 +242,15 @@ def test_a_param_changed_on_the_server_costs_no_other(
     name = fresh_name()
     source = f"""
         import autolog
-        from mlflow import MlflowClient
+        import requests
         autolog.enable(tracking_uri="{mlflow_server.url}", batch_seconds=0.1)
         with autolog.run("{name}") as run:
             autolog.log_metrics({{"loss": 0.0}}, step=0)
             autolog.flush(20)
-            MlflowClient("{mlflow_server.url}").log_param(run.run_id, "p50", "other")
+            requests.post(
+                "{mlflow_server.url}/api/2.0/mlflow/runs/log-parameter",
+                json={{"run_id": run.run_id, "key": "p50", "value": "other"}},
+            ).raise_for_status()
             autolog.log_params({{f"p{{i}}": i for i in range(100)}})
             autolog.log_metrics({{"loss": 1.0}}, step=1)
             receipt = autolog.flush(20)

@@ -233,8 +233,9 @@ def test_every_hook_may_break(
     without = train()
     capsys.readouterr()
     autolog.enable(silent=False, training_metrics=True)
-    monkeypatch.setattr(f"autolog.callbacks.sklearn.{name}", broken)
-    assert train() == without
+    with monkeypatch.context() as patched:
+        patched.setattr(f"autolog.callbacks.sklearn.{name}", broken)
+        assert train() == without
     assert {str(error) for _, error in swallowed} == {name}
     assert sum(autolog.status()["internal_errors"].values()) == len(swallowed)
     places = {place for place, _ in swallowed}
