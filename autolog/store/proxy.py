@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
 import sys
-import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
@@ -23,20 +19,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from autolog import guard, hooks, recorder, settings
 from autolog.journal import progress
-from autolog.receipt import shipper_state
 from autolog.recorder import Role, Run
 from autolog.records import RunStart
 from autolog.settings import Target
 from autolog.store import checks, entities
-from autolog.waiting import until, until_stored
-
-_ANSWER_SECONDS = 2.0
-"""How long the user's thread waits for a server that may not answer."""
-_READ_SECONDS = 10.0
-"""How long a read waits for the writes before it."""
-
-_BREAK_SECONDS = 30.0
-"""How long a server that has not answered is not asked again."""
+from autolog.store.asking import Asker, await_stored, is_offline
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
@@ -90,7 +77,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         super().__init__(store)
         self._self_uri = uri
         self._self_target = Target(settings.absolute(uri))
-        self._self_silent_until = -math.inf
+        self._self_asker = Asker(store, is_local=self._self_target.is_local)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return utils._get_store, (self._self_uri,)  # noqa: SLF001 - works without autolog too
@@ -172,7 +159,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         """Have the store refuse something in its own words, if it answers in time."""
         run_id = self._settled(run_id)
         try:
-            self._ask(name, run_id, *arguments)
+            self._self_asker.ask(name, run_id, *arguments)
         except TimeoutError:
             problem = f"{name} is not possible for run {run_id}, and the server does not say why"
             raise MlflowException(problem, INVALID_PARAMETER_VALUE) from None
@@ -185,7 +172,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         parent = None
         with guard.shield("mlflow.create_run"):
             tags, parent = self._of_parent(tags)
-            if parent is not None or not self._self_target.is_local or _is_offline():
+            if parent is not None or not self._self_target.is_local or is_offline():
                 run = self._open(experiment_id, start_time, tags, run_name, parent=parent)
                 entity = None if run is None else self._created(run)
                 if entity is not None:
@@ -241,7 +228,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
 
         None where the server refuses it, and under ``strict`` where it does not answer.
         """
-        self._await_id(run)
+        self._self_asker.await_id(run)
         if run.key in progress.load(run.journal.folder).held:
             return None
         if run.run_id is not None:
@@ -258,7 +245,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
     def _learned(self, run: Run) -> Any:
         """The run as the server has it now, or as it is known here if there is no answer."""
         try:
-            entity = self._ask("get_run", run.run_id)
+            entity = self._self_asker.ask("get_run", run.run_id)
         except (TimeoutError, MlflowException):
             return entities.of(run)
         return entities.learn(run, entity)
@@ -267,13 +254,13 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         """As the store; where that does not answer, what is known of the experiment here."""
         if settings.name_and_id(experiment_id)[0] is None:
             with contextlib.suppress(TimeoutError):
-                return self._ask("get_experiment", experiment_id)
+                return self._self_asker.ask("get_experiment", experiment_id)
         return entities.experiment(experiment_id)
 
     def get_experiment_by_name(self, name: str) -> Any:
         """As the store; where that does not answer, an experiment with a promised id."""
         with contextlib.suppress(TimeoutError):
-            return self._ask("get_experiment_by_name", name)
+            return self._self_asker.ask("get_experiment_by_name", name)
         return entities.experiment(settings.promised_id(name))
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
@@ -303,7 +290,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             return known
         entity = None
         try:
-            entity = self._ask("get_run", run_id)
+            entity = self._self_asker.ask("get_run", run_id)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
@@ -328,24 +315,6 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             run.know_params(entity.data.params)
             entities.learn(run, entity)
         return run
-
-    @property
-    def _is_silent(self) -> bool:
-        """Whether the server has lately left a question unanswered."""
-        return time.monotonic() < self._self_silent_until
-
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        """Call the store; raises `TimeoutError` when it takes too long, or has lately."""
-        method = getattr(self.__wrapped__, name)
-        if self._self_target.is_local and not _is_offline():
-            return method(*arguments)
-        if _is_offline() or self._is_silent:
-            raise TimeoutError("no answer")
-        try:
-            return _within(_ANSWER_SECONDS, method, *arguments)
-        except TimeoutError:
-            self._self_silent_until = time.monotonic() + _BREAK_SECONDS
-            raise
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -373,7 +342,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
             run = recorder.get().known.find(run_id)
             if run is None:
                 return run_id
-            until_stored(run.journal, run.tail, self._read_patience())
+            await_stored(run.journal, run.tail)
             return run.run_id or run_id
         return run_id
 
@@ -381,28 +350,12 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         """Wait for the server to have what was written so far."""
         with guard.shield("mlflow.read"):
             for journal in {run.journal for run in recorder.get().known}:
-                until_stored(journal, journal.tail, self._read_patience())
+                await_stored(journal, journal.tail)
 
     def _is_only_here(self, run: Run) -> bool:
         """Whether the server does not have the run yet, and will not have it soon."""
-        self._await_id(run)
+        self._self_asker.await_id(run)
         return run.run_id is None
-
-    def _await_id(self, run: Run) -> None:
-        """Wait for the server to know a run, or to refuse it; not where it is known to be down."""
-
-        def is_over() -> bool:
-            state = progress.load(run.journal.folder)
-            is_down = shipper_state(run.journal.folder.parent).down
-            return run.run_id is not None or run.key in state.held or is_down
-
-        run.journal.request_flush()
-        if not (_is_offline() or self._is_silent or until(is_over, _ANSWER_SECONDS)):
-            self._self_silent_until = time.monotonic() + _BREAK_SECONDS
-
-    @staticmethod
-    def _read_patience() -> float:
-        return 0.0 if _is_offline() else _READ_SECONDS
 
 
 def _reads_run(name: str) -> Callable[..., Any]:
@@ -440,10 +393,6 @@ for _make, _names in (
         setattr(StoreProxy, _name, _make(_name))
 
 
-def _is_offline() -> bool:
-    return recorder.get().settings.mode == "offline"
-
-
 def _who_asks() -> str:
     """The function of MLflow that reads a run, if it is one that need not wait for it."""
     frame: Any = sys._getframe(2)  # noqa: SLF001 - who asks decides what is needed
@@ -454,26 +403,3 @@ def _who_asks() -> str:
             return str(frame.f_code.co_name)
         frame = frame.f_back
     return ""
-
-
-def _within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Make a call that may take minutes; after so many seconds it is left to itself.
-
-    Raises `TimeoutError` then, else what the call raises.
-    """
-    outcome: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((call(*arguments), None))
-        except Exception as error:  # noqa: BLE001 - it is the caller's
-            outcome.put((None, error))
-
-    threading.Thread(target=run, name="mlflow-call", daemon=True).start()
-    try:
-        result, error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return result

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from autolog.recorder import Training
 
 
+_UNUSED = (
+    *("on_train_batch_start", "on_before_zero_grad", "on_after_backward"),
+    *("on_before_optimizer_step", "on_validation_batch_start", "on_validation_batch_end"),
+    *("on_test_batch_start", "on_test_batch_end"),
+    *("on_predict_batch_start", "on_predict_batch_end"),
+)
+"""Hooks of every batch that we have no use for. Lightning profiles the call of each hook that can
+be called, an empty one too: that takes longer than all we do."""
+
+
 def observe(trainer: Any, logger: AutologLogger) -> Any:
     """Put an observer before the trainer's callbacks that reports to `logger`.
 
@@ -42,7 +52,8 @@ def _new_observer(name_space: str, logger: AutologLogger) -> Any:
 def _observer_class(name_space: str) -> Any:
     """`_Observer` as a ``Callback`` of a name space."""
     callback_class = importlib.import_module(name_space).Callback
-    return type("AutologObserver", (_Observer, callback_class), {"name_space": name_space})
+    namespace = {"name_space": name_space, **dict.fromkeys(_UNUSED)}
+    return type("AutologObserver", (_Observer, callback_class), namespace)
 
 
 class _Observer:
@@ -76,6 +87,10 @@ class _Observer:
             if not training.silent or settings.rank() > 0:
                 self._fit = _Fit(self._logger, training, trainer)
                 self._fit.describe(pl_module)
+            # Of automatic optimisation the losses come with the batches; see `_UNUSED`.
+            vars(self).pop("on_before_backward", None)
+            if pl_module.automatic_optimization:
+                vars(self)["on_before_backward"] = None
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Begin a new mean."""
