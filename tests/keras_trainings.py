@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import pytest
-from logged import LoggedRun, logged_runs
-
-import autolog
-
-Logged = Callable[[], list[LoggedRun]]
 
 _random = np.random.default_rng(3)
 X = _random.normal(size=(50, 4)).astype("float32")
@@ -24,27 +16,6 @@ Y = _random.normal(size=(50, 1)).astype("float32")
 BATCH = 16
 SIZES = [16, 16, 16, 2]
 """Samples of each batch of an epoch."""
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
-
-
-@pytest.fixture
-def off(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog not enabled."""
-    autolog.enable(mode="offline", silent=True)
-    autolog.disable()
-    return lambda: logged_runs(autolog_home)
-
-
-def only(runs: list[LoggedRun]) -> LoggedRun:
-    """The one run that there must be."""
-    (run,) = runs
-    return run
 
 
 def model(optimizer: Any = None, **compiling: Any) -> keras.Model:

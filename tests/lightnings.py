@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch
 import pytest
@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-if TYPE_CHECKING:
-    from logged import LoggedRun
-
 for _name in ("lightning.pytorch", "pytorch_lightning"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -26,12 +23,6 @@ X = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, X.sum(1, keepdim=True))
 BATCH = 16  # 50 samples: the last batch has 2
 METHODS = ("fit", "validate", "test", "predict")
-
-
-def only(runs: list[LoggedRun]) -> LoggedRun:
-    """The one run that there must be."""
-    (run,) = runs
-    return run
 
 
 def exactly(values: Sequence[float]) -> Any:

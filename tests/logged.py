@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,16 @@ class LoggedRun:
     def values(self, key: str) -> list[float]:
         """The values of a metric without their steps."""
         return [value for _, value in self.metrics.get(key, [])]
+
+
+Logged = Callable[[], list[LoggedRun]]
+"""Gives the runs so far: see the fixture `logged`."""
+
+
+def only(runs: list[LoggedRun]) -> LoggedRun:
+    """The one run that there must be."""
+    (run,) = runs
+    return run
 
 
 def logged_runs(home: Path) -> list[LoggedRun]:

@@ -240,10 +240,12 @@ def test_a_run_ends_with_status_and_time(backend: Backend) -> None:
 
 
 @pytest.mark.recent
+@pytest.mark.parametrize("backend", ["server", "sqlite"], indirect=True)
 def test_a_batch_sent_twice_is_stored_once(backend: Backend) -> None:
-    """After a lost reply a batch may be sent again: databases hold each point once."""
-    if backend.kind == "folder":
-        pytest.skip("a folder has no network whose reply could be lost")
+    """After a lost reply a batch may be sent again: databases hold each point once.
+
+    A folder has no network whose reply could be lost.
+    """
     run_id = backend.exporter.open_run(_start(), None)
     metrics = tuple(
         Metric("loss", value, 5, n) for n, value in enumerate([0.5, math.inf, math.nan])

@@ -8,13 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_trainings import BATCH, SIZES, Logged, X, Y, batch_losses, fit, logged, model, only
+from keras_trainings import BATCH, SIZES, X, Y, batch_losses, fit, model
+from logged import Logged, only
 
 import autolog
 from autolog.callbacks.keras import AutologCallback
 from autolog.callbacks.keras.observer import Observer
-
-__all__ = ["logged"]  # a fixture
 
 
 class TestWhatIsLogged:

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras_trainings import Logged, Raising, eager_model, fit, logged, only
+from keras_trainings import Raising, eager_model, fit
+from logged import Logged, only
 
 import autolog
-
-__all__ = ["logged"]  # a fixture
 
 
 class Scripted(keras.callbacks.Callback):

@@ -15,13 +15,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_trainings import BATCH, Logged, Raising, X, Y, eager_model, fit, logged, model, off, only
+from keras_trainings import BATCH, Raising, X, Y, eager_model, fit, model
+from logged import Logged, only
 
 import autolog
 from autolog.callbacks.keras import AutologCallback, batches, calls, neighbours, observer
 from autolog.callbacks.keras.companions import Companions
-
-__all__ = ["logged", "off"]  # fixtures
 
 Swallowed = list[tuple[str, Exception]]
 

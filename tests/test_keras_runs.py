@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import keras
-from keras_trainings import Logged, X, Y, eager_model, fit, logged, only
+from keras_trainings import X, Y, eager_model, fit
+from logged import Logged, only
 
 import autolog
 from autolog.callbacks.keras import AutologCallback
 
 if TYPE_CHECKING:
     import pytest
-
-__all__ = ["logged"]  # a fixture
 
 
 class TestRuns:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,16 +8,8 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
-from lightnings import (
-    OtherRegression,
-    Regression,
-    Talkative,
-    exactly,
-    loader,
-    only,
-    trainer,
-)
-from logged import LoggedRun, logged_runs
+from lightnings import OtherRegression, Regression, Talkative, exactly, loader, trainer
+from logged import Logged, logged_runs, only
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,9 +17,6 @@ import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-Logged = Callable[[], list[LoggedRun]]
-
 
 # -- epoch_loss ------------------------------------------------------------------------------------
 

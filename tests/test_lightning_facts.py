@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,18 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
-from lightnings import OtherRegression, Regression, Talkative, loader, only, trainer
-from logged import LoggedRun
+from lightnings import OtherRegression, Regression, Talkative, loader, trainer
+from logged import only
 from torch import nn
 from trainings import fresh_name
 
 from autolog.callbacks.lightning import AutologLogger
 
 if TYPE_CHECKING:
+    from logged import Logged
     from support import MlflowServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-Logged = Callable[[], list[LoggedRun]]
 
 VALIDATIONS = [5.0, 3.0, 4.0, 3.5, 3.2, 3.1]
 """What a model's validations give, epoch by epoch: the best is that of epoch 1."""

@@ -6,7 +6,6 @@ import pickle
 import random
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import pytorch_lightning
 import torch
 from lightnings import METHODS, Regression, Talkative, loader, trainer
-from logged import LoggedRun, logged_runs
+from logged import Logged, logged_runs
 from support import run_script
 
 import autolog
@@ -31,8 +30,6 @@ from autolog.callbacks.lightning import (
     observer,
     runs,
 )
-
-Logged = Callable[[], list[LoggedRun]]
 
 # -- what must not change --------------------------------------------------------------------------
 

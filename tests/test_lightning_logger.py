@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import pickle
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch
 import pytest
-from lightnings import (
-    Regression,
-    exactly,
-    loader,
-    only,
-    trainer,
-)
-from logged import LoggedRun
+from lightnings import Regression, exactly, loader, trainer
+from logged import only
 
 import autolog
 from autolog.callbacks.lightning import AutologLogger
 
+if TYPE_CHECKING:
+    from logged import Logged
+
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-Logged = Callable[[], list[LoggedRun]]
-
 
 # -- what must not change --------------------------------------------------------------------------
 

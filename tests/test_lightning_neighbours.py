@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch
 import pytest
-from lightnings import Regression, Talkative, exactly, loader, only, trainer
-from logged import LoggedRun
+from lightnings import Regression, Talkative, exactly, loader, trainer
+from logged import only
 from support import run_script
 
 import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 if TYPE_CHECKING:
+    from logged import Logged
     from support import MlflowServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-Logged = Callable[[], list[LoggedRun]]
 
 OURS = {"epoch_loss", "learning_rate"}
 

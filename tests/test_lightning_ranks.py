@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightnings import exactly, only
-from logged import LoggedRun, logged_runs
+from lightnings import exactly
+from logged import LoggedRun, logged_runs, only
 from support import run_ranks, run_script
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,8 @@ import lightning.pytorch
 import pytest
 import torch
 from lightning.pytorch.tuner import Tuner
-from lightnings import (
-    Regression,
-    Talkative,
-    exactly,
-    loader,
-    only,
-    trainer,
-)
-from logged import LoggedRun
+from lightnings import Regression, Talkative, exactly, loader, trainer
+from logged import only
 from torch import nn
 from torch.nn import functional
 from trainings import fresh_name, run_named
@@ -28,11 +20,10 @@ import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 if TYPE_CHECKING:
+    from logged import Logged
     from support import MlflowServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-Logged = Callable[[], list[LoggedRun]]
 
 
 @pytest.mark.parametrize("options", [{}, {"logger": False}, {"logger": AutologLogger()}])

@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import pytest
 from classifiers import Chatty, Voter, X, Y, only
-from logged import LoggedRun, logged_runs
+from logged import Logged, logged_runs
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -40,23 +40,6 @@ from support import run_script
 import autolog
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-Logged = Callable[[], list[LoggedRun]]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
-
-
-@pytest.fixture
-def off(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog not enabled."""
-    autolog.enable(mode="offline", silent=True)
-    autolog.disable()
-    return lambda: logged_runs(autolog_home)
 
 
 class TestWhatIsLogged:

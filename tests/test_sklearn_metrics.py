@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from classifiers import X, Y, only
-from logged import LoggedRun, logged_runs
+from logged import Logged, LoggedRun, logged_runs
 from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
@@ -26,8 +25,6 @@ from sklearn.svm import LinearSVC
 import autolog
 from autolog.callbacks.sklearn.data import Data
 from autolog.callbacks.sklearn.training_metrics import _affordable
-
-Logged = Callable[[], list[LoggedRun]]
 
 WEIGHTS = np.linspace(0.5, 2, len(Y))
 IMAGES = {

@@ -6,7 +6,6 @@ import gc
 import inspect
 import pickle
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import sklearn.base
 from classifiers import Chatty, Voter, X, Y, only
-from logged import LoggedRun, logged_runs
+from logged import Logged, logged_runs
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import (
     GradientBoostingRegressor,
@@ -29,23 +28,6 @@ import autolog
 from autolog.callbacks.sklearn import AutologCallback, autologged, patches
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-Logged = Callable[[], list[LoggedRun]]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
-
-
-@pytest.fixture
-def off(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog not enabled."""
-    autolog.enable(mode="offline", silent=True)
-    autolog.disable()
-    return lambda: logged_runs(autolog_home)
 
 
 class Failing(BaseEstimator):

@@ -8,7 +8,6 @@ import io
 import json
 import pickle
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from classifiers import Voter, X, Y, only
-from logged import LoggedRun, logged_runs
+from logged import Logged, LoggedRun, logged_runs
 from readback import Experiment
 from sklearn import metrics
 from sklearn.base import ClassifierMixin, clone
@@ -42,16 +41,7 @@ import autolog
 from autolog import session
 from autolog.callbacks.sklearn import scores
 
-Logged = Callable[[], list[LoggedRun]]
-
 CS = [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
 
 
 def children(runs: list[LoggedRun]) -> list[LoggedRun]:

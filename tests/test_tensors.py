@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from logged import LoggedRun
 
 from autolog.callbacks import tensors
 from autolog.callbacks.tensors import Rings, Scalars
-
-Logged = Callable[[], list[LoggedRun]]
 
 
 def test_a_ring_gives_every_value_in_order() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from logged import LoggedRun, logged_runs
+from logged import only
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
@@ -23,7 +22,6 @@ from torch_loops import (
     exactly,
     linear,
     loader,
-    only,
     sgd,
     train,
 )
@@ -32,14 +30,8 @@ import autolog
 from autolog.callbacks.tensors import Scalars
 from autolog.callbacks.torch.tape import Tape
 
-Logged = Callable[[], list[LoggedRun]]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
+if TYPE_CHECKING:
+    from logged import Logged
 
 
 @pytest.fixture(params=["host", "ring"])

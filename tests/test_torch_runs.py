@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from logged import LoggedRun, logged_runs
+from logged import Logged, logged_runs, only
 from support import run_script
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,21 +26,11 @@ from torch_loops import (
     exactly,
     linear,
     loader,
-    only,
     sgd,
     train,
 )
 
 import autolog
-
-Logged = Callable[[], list[LoggedRun]]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
 
 
 def test_nothing_opens_a_run_by_itself(logged: Logged) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from logged import logged_runs
+from logged import logged_runs, only
 from torch import Tensor
 from torch.nn import MSELoss, functional
-from torch_loops import VALIDATION, linear, loader, only, sgd, train
+from torch_loops import VALIDATION, linear, loader, sgd, train
 
 import autolog
 from autolog.callbacks.torch import tape

@@ -10,30 +10,18 @@ import pickletools
 import random
 import warnings
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from logged import LoggedRun, logged_runs
+from logged import Logged, logged_runs, only
 from support import run_script
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from torch_loops import (
-    BATCH,
-    DATA,
-    VALIDATION,
-    X,
-    Y,
-    linear,
-    loader,
-    only,
-    sgd,
-    train,
-)
+from torch_loops import BATCH, DATA, VALIDATION, X, Y, linear, loader, sgd, train
 
 import autolog
 from autolog.callbacks.ranks import EpochLoss
@@ -42,15 +30,6 @@ from autolog.callbacks.torch import hooks, runs, watched
 from autolog.callbacks.torch.epochs import Tracker
 from autolog.callbacks.torch.runs import Observer
 from autolog.callbacks.torch.tape import Tape
-
-Logged = Callable[[], list[LoggedRun]]
-
-
-@pytest.fixture
-def logged(autolog_home: Path) -> Logged:
-    """The runs so far, with autolog enabled."""
-    autolog.enable(mode="offline", silent=True)
-    return lambda: logged_runs(autolog_home)
 
 
 @pytest.fixture(params=["host", "ring"])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
-
-if TYPE_CHECKING:
-    from logged import LoggedRun
 
 BATCH = 16  # 50 samples: the last batch has 2
 X = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
@@ -72,12 +69,6 @@ def train(
             hand.note(len(x), loss)
         hand.end_epoch()
     return hand.epochs
-
-
-def only(runs: list[LoggedRun]) -> LoggedRun:
-    """The one run that there must be."""
-    (run,) = runs
-    return run
 
 
 def exactly(values: Sequence[float]) -> Any:
