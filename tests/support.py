@@ -105,13 +105,24 @@ def start_script(
     return process
 
 
+_LEAVE = """
+import os, sys
+import autolog
+autolog.shutdown(0)
+sys.stdout.flush(), sys.stderr.flush()
+os._exit(0)
+"""
+"""Torch's own threads now and then abort a process of a group that ends in the ordinary way."""
+
+
 def run_ranks(
     source: str, *, cwd: Path, ranks: int = 2, timeout: float = 90
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run `source` in one fresh process a rank, as torchrun would; by rank what became of each."""
+    program = textwrap.dedent(source) + _LEAVE
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
     processes = [
-        start_script(source, cwd=cwd, env={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        start_script(program, cwd=cwd, env={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(ranks)
     ]
     done = []
