@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ def _global_means(said: list[dict[str, object]]) -> list[float]:
 
 
 def _said(output: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    """The objects in what several processes printed: a line of one may end behind another's."""
+    return [json.loads(found) for found in re.findall(r"\{[^{}]*\}", output)]
 
 
 def _is_whole(run: LoggedRun, means: list[float]) -> None:
