@@ -27,6 +27,7 @@ from autolog.recorder import Recorder, Run, family
 from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
+from autolog.waiting import until
 
 _POLL = 0.02
 _STANDSTILL = 5.0
@@ -191,13 +192,13 @@ class Session:
         """
         self.recorder.log_held_back()
         is_offline = self.settings.mode == "offline"
-        deadline = time.monotonic() + (0 if is_offline else timeout)
         wanted = {journal: journal.request_flush() for journal in self.journals.values()}
-        while time.monotonic() < deadline:
+
+        def is_sent() -> bool:
             states = {j: progress.load(j.folder) for j in wanted}
-            if all(s.cursor >= wanted[j] and not s.uploads for j, s in states.items()):
-                break
-            time.sleep(_POLL)
+            return all(s.cursor >= wanted[j] and not s.uploads for j, s in states.items())
+
+        until(is_sent, 0 if is_offline else timeout)
         receipt = self.receipt()
         is_bad = receipt.rejected or receipt.dropped or (receipt.pending and not is_offline)
         if self.settings.strict and is_bad:

@@ -179,7 +179,8 @@ def test_a_bad_value_costs_no_good_one(
 
 def test_every_kind_of_number_is_a_number(experiment: Experiment) -> None:
     """Numpy and torch scalars, 0-d arrays, bools, NaN and infinities are stored as they are."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     given = {
         "float32": np.float32(0.5),
         "int64": np.int64(-3),
@@ -210,7 +211,8 @@ def test_every_kind_of_number_is_a_number(experiment: Experiment) -> None:
 
 def test_no_library_has_a_word_to_say(offline: None) -> None:
     """What torch and numpy warn of when they are asked for a float reaches nobody."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for step in range(3):  # the second time the names are known

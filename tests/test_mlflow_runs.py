@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from support import MlflowServer, eventually, start_script
 
 import autolog
@@ -153,6 +154,19 @@ def test_a_run_begins_without_its_server(
     assert mlflow.get_run(run.info.run_id).info.run_id == runs["early"].info.run_id
     files = MlflowClient(experiment.server.url).list_artifacts(runs["early"].info.run_id)
     assert [each.path for each in files] == ["weights.txt"]
+
+
+def test_strict_begins_no_run_without_its_server(
+    experiment: Experiment, faulty: FaultyProxy
+) -> None:
+    """Under ``strict`` a server that does not answer is an error, as it is to MLflow."""
+    mlflow.set_tracking_uri(faulty.url)
+    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
+    autolog.enable(silent=True, strict=True)
+    faulty.black_hole()
+    with pytest.raises(MlflowException, match="does not answer"):
+        mlflow.start_run()
+    assert mlflow.active_run() is None
 
 
 def test_a_server_that_fails_in_the_middle_delays_nobody(

@@ -1,9 +1,12 @@
 """The verbs of logging: what hooks and the public API call, turned into records of a journal.
 
 ===========  ===============================================================
-`run`        `Run`: metrics, params, tags, artifacts, end
+`run`        `Run`: metrics, params, tags, artifacts, end; beside it `keys`, `spool`
+             and `problems`
 `training`   `Training`: a training as a hook sees it, and whose run it uses
 `recorder`   `Recorder`: the open runs, which is the current one, fork
+`known`      `KnownRuns`: which run an id means
+`family`     what child processes are told
 ===========  ===============================================================
 """
 

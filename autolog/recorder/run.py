@@ -61,12 +61,7 @@ class Run:
     the file. Nothing here raises, save for bad values under ``strict``.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        target: settings.Target,
-        start: RunStart,
-    ) -> None:
+    def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None

@@ -226,7 +226,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
     def _created(self, run: Run) -> Any:
         """The run as an entity once the shipper has created it, else a local one.
 
-        None where the server refuses it, and under ``strict`` where it does not answer.
+        None where the server refuses it. Raises under ``strict`` where it does not answer.
         """
         self._self_asker.await_id(run)
         if run.key in progress.load(run.journal.folder).held:
@@ -234,7 +234,7 @@ class StoreProxy(wrapt.ObjectProxy[Any]):
         if run.run_id is not None:
             return self._learned(run)
         if guard.strict:
-            return None
+            raise MlflowException(f"{self._self_target.public_uri} does not answer")
         guard.say_once(
             f"local run:{self._self_uri}",
             f"{self._self_target.public_uri} does not answer: run {run.start.name or run.key} "
