@@ -56,6 +56,13 @@ class shield:  # noqa: N801 - reads as a statement: with shield("place")
         return True
 
 
+def swallow(place: str, error: Exception) -> None:
+    """What a `shield` does, for code on the path of every step: a ``try`` costs nothing."""
+    report(place, error)
+    if strict:
+        raise error
+
+
 def report(place: str, error: Exception) -> None:
     """Count an exception of ours that must not reach the user, and say it once a place."""
     with _lock:

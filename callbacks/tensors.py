@@ -97,13 +97,15 @@ class Scalars:
 
     def append(self, scalar: Tensor | float) -> None:
         """Take a number, or what a readable tensor has or will have when its device gets there."""
-        if isinstance(scalar, float):
-            self.extend((scalar,))
-        elif scalar.is_cpu:
-            self.extend((scalar.item(),))
-        else:
-            self._values.append(_UNKNOWN)
-            self._rings.put(scalar, self, len(self._values) - 1)
+        values = self._values
+        if not isinstance(scalar, float):
+            if not scalar.is_cpu:
+                values.append(_UNKNOWN)
+                self._rings.put(scalar, self, len(values) - 1)
+                return
+            scalar = scalar.item()
+        self.known += self.known == len(values)
+        values.append(scalar)
 
     def extend(self, numbers: Iterable[float]) -> None:
         """Take numbers that are known."""

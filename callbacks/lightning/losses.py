@@ -20,6 +20,8 @@ class Losses:
         """Of each value: the samples of its batch, times what a divided loss is to be taken."""
         self._weights = array("d")
         """Of each value: the samples it adds to the total."""
+        self._heard = 0
+        """Losses since the last batch was done."""
         self._marked = 0
         self._due: list[tuple[int, int, int]] = []
         """Steps to log: global step, and the range of its values."""
@@ -28,18 +30,25 @@ class Losses:
         """A loss that is part of the batch's, unless the batch gives one itself."""
         if is_readable(loss):
             self._values.append(loss)
+            self._heard += 1
 
     def add(self, loss: object, batch: object, times: int) -> None:
         """A batch is done; `loss` is what it gave, to be taken so many times."""
-        heard = len(self._values) - len(self._factors)
         samples = batch_size(batch)
         if is_readable(loss):
             self._values.append(loss)
-            self._factors.extend([0.0] * heard + [samples * times])
-            self._weights.extend([0.0] * heard + [samples])
-        elif heard:
-            self._factors.extend([samples] * heard)
-            self._weights.extend([samples] + [0.0] * (heard - 1))
+            if self._heard:
+                self._add_heard(0.0, 0.0)
+            self._factors.append(samples * times)
+            self._weights.append(samples)
+        elif self._heard:
+            self._add_heard(samples, samples)
+
+    def _add_heard(self, factor: float, weight: float) -> None:
+        """The losses heard since the last batch are parts of one, which has a weight."""
+        self._factors.extend([factor] * self._heard)
+        self._weights.extend([weight] + [0.0] * (self._heard - 1))
+        self._heard = 0
 
     def sums(self) -> tuple[float, float]:
         """Over the epoch so far, samples x loss and samples; waits for the device."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,7 @@ class _Observer:
             training = self._logger.open_fit(trainer)
             # The other ranks are silent, and give their sums to the first.
             if not training.silent or settings.rank() > 0:
-                self._fit = _Fit(self._logger, training, trainer)
+                self._fit = _Fit(self._logger, training, pl_module)
                 self._fit.describe(pl_module)
             # Of automatic optimisation the losses come with the batches; see `_UNUSED`.
             vars(self).pop("on_before_backward", None)
@@ -98,25 +97,35 @@ class _Observer:
             with guard.shield("lightning.on_train_epoch_start"):
                 self._fit.begin_epoch(trainer)
 
-    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:  # noqa: ARG002
         """Take note of a loss under manual optimisation, unless a scaler has changed it."""
-        if self._fit is None or pl_module.automatic_optimization:
+        if self._fit is None or self._fit.is_automatic:
             return
         with guard.shield("lightning.on_before_backward"):
             if trainer.scaler is None:
                 self._fit.losses.hear(loss)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any
+        self,
+        trainer: Any,
+        pl_module: Any,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
+        *_: Any,
+        **__: Any,
     ) -> None:
         """Add the loss of a batch; Lightning has divided it for gradient accumulation."""
-        if self._fit is None:
+        fit = self._fit
+        if fit is None:
             return
-        with guard.shield("lightning.on_train_batch_end"):
-            loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
-            times = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-            self._fit.losses.add(loss, batch, times)
-            self._fit.log_step(trainer)
+        try:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else None
+            times = trainer.accumulate_grad_batches if fit.is_automatic else 1
+            fit.losses.add(loss, batch, times)
+            if fit.every is not None:
+                fit.log_step(trainer, fit.every)
+        except Exception as error:  # noqa: BLE001 - as a shield
+            guard.swallow("lightning.on_train_batch_end", error)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Log the epoch's mean."""
@@ -135,8 +144,10 @@ class _Observer:
 class _Fit:
     """What is logged of one fit."""
 
-    def __init__(self, logger: AutologLogger, training: Training, trainer: Any) -> None:
+    def __init__(self, logger: AutologLogger, training: Training, module: Any) -> None:
         self._logger, self._training = logger, training
+        trainer = module.trainer
+        self.is_automatic: bool = module.automatic_optimization
         # A trainer that goes on counting has its epochs right by itself.
         self._first_epoch: int = max(0, training.first_epoch - trainer.current_epoch)
         self._epoch_loss = ranks.EpochLoss(training, "lightning", self._first_epoch)
@@ -144,7 +155,8 @@ class _Fit:
         self._rate: object = None
         self._stopping = facts.Stopping(trainer)
         self._step = trainer.global_step
-        self._every = recorder.get().settings.log_every_n_steps
+        self.every = recorder.get().settings.log_every_n_steps
+        """Optimizer steps between two values of batches; None where there are none."""
         self._rings = Rings()
         self.losses = Losses(self._rings)
 
@@ -163,13 +175,13 @@ class _Fit:
         self._epoch = trainer.current_epoch
         self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
 
-    def log_step(self, trainer: Any) -> None:
+    def log_step(self, trainer: Any, every: int) -> None:
         """Log the optimizer step that the batches up to now have made, if one is due."""
-        if self._every is None or (step := trainer.global_step) == self._step:
-            return
-        self.losses.mark(step, is_due=step // self._every > self._step // self._every)
-        self._step = step
-        self._log_known_steps()
+        step = trainer.global_step
+        if step != self._step:
+            self.losses.mark(step, is_due=step // every > self._step // every)
+            self._step = step
+            self._log_known_steps()
 
     def _log_known_steps(self) -> None:
         for step, loss in self.losses.take_known():

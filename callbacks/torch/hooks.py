@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed
+from torch import Tensor
 from torch.nn.modules.loss import _Loss
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -37,7 +38,6 @@ except ImportError:  # torch < 2.3
     from torch.cuda.amp.grad_scaler import GradScaler  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
@@ -156,13 +156,6 @@ def _is_off() -> bool:
     return _recorder is None or _recorder.in_training
 
 
-def _swallow(error: Exception) -> None:
-    """What `guard.shield` does, for hooks on the path of every step: a ``try`` costs nothing."""
-    guard.report("torch.hooks", error)
-    if guard.strict:
-        raise error
-
-
 # -- loaders ---------------------------------------------------------------------------------------
 
 
@@ -195,7 +188,7 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
                 else:
                     _thread.observer.tracker.advance(_pass_of(self), batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
-            _swallow(error)
+            guard.swallow("torch.hooks", error)
         return batch
 
     return __next__
@@ -223,11 +216,11 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
         divisor, is_regular = 0, False
         try:
-            if grad_tensors is None and type(tensors) is torch.Tensor and not _is_off():
+            if type(tensors) is Tensor and grad_tensors is None and not _is_off():
                 is_regular = type(tensors.grad_fn) is _thread.tape.loss_kind and tensors.is_cpu
                 divisor = 1 if is_regular else _divisor(tensors)
         except Exception as error:  # noqa: BLE001 - as a shield
-            _swallow(error)
+            guard.swallow("torch.hooks", error)
         result = original(tensors, grad_tensors, *args, **kwargs)
         try:
             if is_regular and (tape := _thread.tape).awaits == LOSS:
@@ -236,7 +229,7 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
             elif divisor:
                 _heard(tensors, divisor)
         except Exception as error:  # noqa: BLE001 - as a shield
-            _swallow(error)
+            guard.swallow("torch.hooks", error)
         return result
 
     return backward
@@ -310,7 +303,7 @@ def _is_score_wanted(thread: _Thread) -> bool:
             return False
         return not thread.criteria and thread.observer.tracker.wants_score() and not _is_off()
     except Exception as error:  # noqa: BLE001 - as a shield
-        _swallow(error)
+        guard.swallow("torch.hooks", error)
         return False
 
 
@@ -325,7 +318,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         else:
             _thread.observer.tracker.enter_step()
     except Exception as error:  # noqa: BLE001 - as a shield
-        _swallow(error)
+        guard.swallow("torch.hooks", error)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -342,4 +335,4 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if observer.tracker.leave_step() and not _is_off():
             observer.stepped(optimizer)
     except Exception as error:  # noqa: BLE001 - as a shield
-        _swallow(error)
+        guard.swallow("torch.hooks", error)
