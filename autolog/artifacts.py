@@ -6,7 +6,9 @@ imports mlflow for a server reached over HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -106,6 +108,8 @@ def _listen(process: subprocess.Popen[str], replies: queue.SimpleQueue[str]) -> 
 
 def main() -> None:
     """Upload what standard input asks for, a JSON line each, and answer each with a line."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(19)  # a file can wait, and mlflow alone takes seconds of a processor to load
     replies = sys.stdout
     sys.stdout = sys.stderr
     from mlflow import MlflowClient
