@@ -68,7 +68,7 @@ def autolog_home(
     os.environ.update(environment)
     end_started_scripts()
     try:
-        eventually(lambda: _shippers_are_gone(home), 5)
+        eventually(lambda: _shippers_are_gone(home), 20)
         eventually(lambda: not _our_threads(), 5)
     except AssertionError:
         leaked = [*_processes_in(home), *_our_threads()]
