@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from autolog import recorder
 from autolog.recorder import Run
 from autolog.waiting import until_stored
+from autolog.workspace.address import Workspace, is_workspace
 
 
 class Point(NamedTuple):
@@ -47,9 +48,13 @@ class RunHandle:
 
     @property
     def url(self) -> str | None:
-        """Where MLflow's UI shows the run; None until it is created, or without a server."""
+        """Where MLflow's UI or Azure's studio shows the run; None until it is there, or locally."""
         run_id = self.run_id
-        if self._run is None or run_id is None or not self._run.target.uri.startswith("http"):
+        if self._run is None or run_id is None:
+            return None
+        if is_workspace(self._run.target.uri):
+            return Workspace.parse(self._run.target.uri).studio(run_id)
+        if not self._run.target.uri.startswith("http"):
             return None
         experiment = self._client(self._run).get_run(run_id).info.experiment_id
         uri = self._run.target.public_uri.rstrip("/")

@@ -228,6 +228,17 @@ class RestExporter(TrackingExporter):
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        base = urldefragauth(self._target).rstrip("/")
+        return self._send(method, f"{base}/api/2.0/mlflow/{endpoint}", body, params)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Ask, with the credential of the moment; the reply."""
         try:
             credentials = self._credentials()
             userinfo = get_auth_from_url(self._target)
@@ -238,7 +249,7 @@ class RestExporter(TrackingExporter):
                 headers["X-MLFLOW-WORKSPACE"] = credentials.workspace
             reply = self._session.request(
                 method,
-                f"{urldefragauth(self._target).rstrip('/')}/api/2.0/mlflow/{endpoint}",
+                url,
                 params=params,
                 data=body,
                 headers=headers,
