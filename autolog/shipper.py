@@ -5,6 +5,7 @@ Live shipping and ``autolog sync`` are this loop over the same files.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -32,6 +33,8 @@ from autolog.retry import Backoff
 _POLL = 0.1
 _SCAN = 1.0
 _IDLE = 60.0
+_NICENESS = 10
+"""A tenth of the share that a process without gets, where both want the processor."""
 _BACKLOG, _SMALLEST_SHARE = 10_000, 250
 """Values that all journals together, and each of them, may have waiting in memory."""
 _REST = 30.0
@@ -286,9 +289,19 @@ class Shipper:
 
 def main() -> None:
     """Entry point of a shipper process: the group's folder is the only argument."""
+    _give_way()
     environ = settings.environment()
     token = from_lines(sys.stdin) if settings.are_tokens_sent() else None
     ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"], token)
+
+
+def _give_way() -> None:
+    """Take the processor, here and in processes of ours, only where the training leaves it."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        # Where Linux weighs sessions against each other, niceness counts only within one.
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def ship(group: Path, uri: str, token: Fetch | None = None) -> None:

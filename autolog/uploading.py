@@ -6,7 +6,9 @@ mlflow where the server is reached over HTTP; to a workspace of Azure ML without
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +25,8 @@ _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 def main() -> None:
     """Upload what standard input asks for, a JSON line each, and answer each with a line."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(19)  # a file can wait, and mlflow alone takes seconds of a processor to load
     replies = sys.stdout
     sys.stdout = sys.stderr
     environ = settings.environment()

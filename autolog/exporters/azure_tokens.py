@@ -40,11 +40,11 @@ class Tokens:
         is_usable = bool(self._text) and now < self._expires and not self._is_refused
         if is_usable and (now < self._due or now < self._not_before):
             return self._text
-        self._not_before = now + _PAUSE
         try:
             self._take(self._fetch())
         except Exception as error:
             if is_usable:
+                self._not_before = now + min(_PAUSE, (self._expires - self._obtained) / 10)
                 return self._text
             raise Retryable(f"no token: {_first_line(error)}", is_unauthorized=True) from error
         if now >= self._expires:

@@ -228,7 +228,10 @@ class RestExporter(TrackingExporter):
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        base = urldefragauth(self._target).rstrip("/")
+        try:
+            base = urldefragauth(self._target).rstrip("/")
+        except ValueError as error:
+            raise _unusable(error) from None
         return self._send(method, f"{base}/api/2.0/mlflow/{endpoint}", body, params)
 
     def _send(
@@ -260,15 +263,18 @@ class RestExporter(TrackingExporter):
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
             )
         except (ValueError, configparser.Error) as error:
-            # Without the error's own words, which can quote the credential.
-            raise Retryable(
-                f"{type(error).__name__}: the address, the proxy or a credential cannot be used"
-            ) from None
+            raise _unusable(error) from None
         except OSError as error:
             is_proxy = isinstance(error, requests.exceptions.ProxyError)
             who = "the proxy" if is_proxy else without_userinfo(self._target)
             raise Retryable(f"no answer from {who}: {_innermost(error)}") from error
         return wire.content(reply, method)
+
+
+def _unusable(error: Exception) -> Retryable:
+    # Without the error's own words, which can quote the credential.
+    name = type(error).__name__
+    return Retryable(f"{name}: the address, the proxy or a credential cannot be used")
 
 
 def _innermost(error: BaseException) -> str:
