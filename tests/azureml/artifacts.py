@@ -7,7 +7,7 @@ import hmac
 import re
 from email.utils import formatdate
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 from starlette.responses import JSONResponse, Response
@@ -41,6 +41,11 @@ class Blobs:
         """Where `path` may be put and read: an address with its signature."""
         signature = quote(self._signature(path), safe="")
         return f"https://{BLOB_HOST}/{quote(path)}?sv=2024-11-04&sr=b&sp=rcw&sig={signature}"
+
+    @staticmethod
+    def path_of(address: str) -> str:
+        """Container and path of an address."""
+        return unquote(urlsplit(address).path).lstrip("/")
 
     async def put(self, request: Request) -> Response:
         """A blob at once, one of its blocks, or the list of its blocks."""
@@ -87,7 +92,7 @@ class Blobs:
 
 
 class Artifacts:
-    """Which artifacts a run has, below ``/history/v1.0<scope>``.
+    """Which artifacts a run has, below ``/history/v1.0`` and SDK v1's ``/artifact/v2.0``.
 
     A name is taken when its address is asked for, whether or not content follows.
     """
@@ -99,7 +104,14 @@ class Artifacts:
         self._names: dict[str, list[str]] = {}
         runs = f"/history/v1.0{place.scope}/experiments/{{experiment}}/runs/{{run}}"
         by_id = f"/history/v1.0{place.scope}/experimentids/{{experiment}}/runs/{{run}}"
+        sdk = f"/artifact/v2.0{place.scope}/artifacts"
+        container = "ExperimentRun/dcid.{run}"
         self.routes = [
+            Route(f"{sdk}/batch/metadata/{container}", self.create, methods=["POST"]),
+            Route(f"{sdk}/contentinfo/{container}/{{path:path}}", self.content_info),
+            Route(f"{sdk}/prefix/contentinfo/{container}/{{path:path}}", self.below),
+            Route(f"{sdk}/{container}", self.listed),
+        ] + [
             Route(f"{base}/artifacts{rest}", handler, methods=[method])
             for base in (runs, by_id)
             for rest, handler, method in (
@@ -155,9 +167,17 @@ class Artifacts:
             return problem(404, f"Artifact {path} not found.")
         return JSONResponse(_artifact(run, path))
 
+    async def below(self, request: Request) -> Response:
+        """The addresses to read everything below a path at."""
+        run, path = request.path_params["run"], request.path_params["path"]
+        names = self._names.get(self._ledger.inward(run), [])
+        found = [self._content_info(run, name) for name in names if name.startswith(path)]
+        return JSONResponse({"value": found, "continuationToken": None, "nextLink": None})
+
     async def content_info(self, request: Request) -> Response:
         """The address to read one artifact at."""
-        run, path = request.path_params["run"], request.query_params["path"]
+        run = request.path_params["run"]
+        path = request.path_params.get("path") or request.query_params["path"]
         if path not in self._names.get(self._ledger.inward(run), ()):
             return problem(404, f"Artifact {path} not found.")
         return JSONResponse(self._content_info(run, path))

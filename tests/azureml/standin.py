@@ -19,6 +19,7 @@ from tests.azureml.app import Front, Guarded, by_name, routed
 from tests.azureml.artifacts import Artifacts, Blobs
 from tests.azureml.faults import Faults
 from tests.azureml.history import History
+from tests.azureml.jobs import Job, Jobs
 from tests.azureml.ledger import Ledger, Seen
 from tests.azureml.limits import Limits
 from tests.azureml.management import Arm, Login, discovery
@@ -54,6 +55,11 @@ class StandIn:
         self.blobs = Blobs()
         self.artifacts = Artifacts(self.place, self.ledger, self.limits, self.blobs)
         self.mlflow = MlflowServer(root)
+        self._jobs = Jobs(
+            *(self.place, self.ledger, self.blobs, self.artifacts),
+            environ=lambda run_id: self.environ("job", run_id),
+            root=root / "jobs",
+        )
         self._root = root
         self._ca = root / "ca.pem"
         self._homes = count(1)
@@ -76,6 +82,7 @@ class StandIn:
     def stop(self) -> None:
         """End all of it."""
         self.faults.reset()
+        self._jobs.end()
         if self._loop is not None and self._down is not None:
             self._loop.call_soon_threadsafe(self._down.set)
         self._thread.join(10)
@@ -157,6 +164,10 @@ class StandIn:
             path in seen.path and status in (None, seen.status) for seen in self.ledger.requests
         )
 
+    def job(self, run_id: str) -> Job:
+        """A submitted script by the id of its run."""
+        return self._jobs.all[run_id]
+
     def points(self, run_id: str) -> list[Point]:
         """Every point that was accepted for a run, doubles included, in order."""
         return list(self.ledger.points[self.ledger.inward(run_id)])
@@ -235,6 +246,7 @@ class StandIn:
             *MlflowRoutes(place, upstream, ledger, self.limits).routes,
             *self.artifacts.routes,
             *History(place, upstream, ledger, tokens).routes,
+            *self._jobs.routes(upstream),
         ]
         return by_name(
             {
