@@ -10,10 +10,11 @@ PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 OLDEST := VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
+AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks clean
+.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -24,6 +25,10 @@ check: $(INSTALLED)
 
 test: check
 	$(PY) -m pytest $(PYTEST_ARGS)
+	$(if $(filter file,$(origin PYTEST_ARGS)),$(MAKE) test-azureml)
+
+test-azureml:
+	$(MAKE) $(AZUREML) TESTS=tests/azureml test-in-venv
 
 test-oldest:
 	$(MAKE) $(OLDEST) TESTS="-m 'not recent' $(OLDEST_TESTS)" test-in-venv
@@ -41,7 +46,7 @@ bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-azureml .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # A .venv that cannot run pip (half made, or of a Python that is gone) is made anew.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)

@@ -1,0 +1,139 @@
+"""The real, unpatched packages at work in the stand-in, each scenario in a fresh process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support import run_script
+
+from tests.azureml.standin import Entry, StandIn
+
+SIGN_IN = """
+    import os
+    from azureml.core import Workspace
+    from azureml.core.authentication import ServicePrincipalAuthentication
+
+    auth = ServicePrincipalAuthentication(
+        os.environ["AZURE_TENANT_ID"],
+        os.environ["AZURE_CLIENT_ID"],
+        os.environ["AZURE_CLIENT_SECRET"],
+    )
+    ws = Workspace.from_config(auth=auth)
+"""
+
+LOG = """
+    import mlflow
+    with mlflow.start_run() as run:
+        mlflow.log_metric("epoch_loss", 0.5, step=3)
+        mlflow.log_metrics({"acc": 0.25, "f1": 0.75}, step=3)
+        mlflow.log_params({"lr": "0.1", "epochs": "2"})
+        mlflow.set_tag("team", "vision")
+        mlflow.log_text("hello", "notes/a.txt")
+    print(run.info.run_id)
+"""
+
+
+def client(
+    source: str, workspace: StandIn, tmp_path: Path, entry: Entry = "service principal", **env: str
+) -> list[str]:
+    """The lines that a client process prints."""
+    done = run_script(source, cwd=tmp_path, env={**workspace.environ(entry), **env}, timeout=120)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) -> None:
+    """Sign-in, workspace, tracking URI, values, an artifact, and back through MLflow and SDK v1."""
+    workspace.write_config(tmp_path)
+    read = """
+    from azureml.core import Experiment, Run
+    print(ws.get_details()["name"])
+    client = mlflow.MlflowClient()
+    found = client.get_run(run.info.run_id)
+    print(found.data.metrics["acc"], found.data.params["lr"], found.data.tags["team"])
+    print([file.path for file in client.list_artifacts(run.info.run_id)])
+    print(mlflow.artifacts.load_text(found.info.artifact_uri + "/notes/a.txt"))
+    print(Run(Experiment(ws, "vision"), run.info.run_id).get_metrics())
+    """
+    track = """
+    import mlflow
+    mlflow.set_tracking_uri(ws.get_mlflow_tracking_uri())
+    mlflow.set_experiment("vision")
+    """
+    lines = client(SIGN_IN + track + LOG + read, workspace, tmp_path)
+    run_id = next(line for line in lines if len(line) == 32)
+    assert lines[-5:] == [
+        workspace.place.name,
+        "0.25 0.1 vision",
+        "['notes']",
+        "hello",
+        "{'epoch_loss': 0.5, 'acc': 0.25, 'f1': 0.75}",
+    ]
+    assert {(p.key, p.step, p.value) for p in workspace.points(run_id)} == {
+        ("epoch_loss", 3, 0.5),
+        ("acc", 3, 0.25),
+        ("f1", 3, 0.75),
+    }
+    assert not workspace.doubles()
+    assert workspace.artifacts.of(run_id) == {"notes/a.txt": b"hello"}
+
+
+def test_the_default_chain_finds_a_service_principal(workspace: StandIn, tmp_path: Path) -> None:
+    """The plugin signs in by itself from ``AZURE_CLIENT_ID`` and its companions."""
+    lines = client(LOG, workspace, tmp_path, MLFLOW_TRACKING_URI=workspace.uri)
+    assert len(workspace.points(next(line for line in lines if len(line) == 32))) == 3
+    assert workspace.count("/oauth2/v2.0/token", 200) == 1
+
+
+def test_a_job_logs_to_the_run_that_it_was_given(workspace: StandIn, tmp_path: Path) -> None:
+    """The token of the environment is enough, and the status of the run is not the client's."""
+    env = workspace.environ("job")
+    done = run_script(LOG, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    run_id = env["MLFLOW_RUN_ID"]
+    assert run_id in done.stdout
+    assert {p.key for p in workspace.points(run_id)} == {"epoch_loss", "acc", "f1"}
+    assert workspace.mlflow.client().get_run(run_id).info.status == "RUNNING"
+    assert workspace.count("/oauth2/") == 0
+
+
+def test_a_job_renews_its_token(workspace: StandIn, tmp_path: Path) -> None:
+    """The plugin asks for the next token when the one it has is about to expire."""
+    workspace.tokens.lifetime = 60
+    env = workspace.environ("job")
+    done = run_script(LOG, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert workspace.count(f"/runs/{env['MLFLOW_RUN_ID']}/token", 200) == 1
+
+
+def test_a_submitted_script_logs_to_its_run(workspace: StandIn, tmp_path: Path) -> None:
+    """Sent with its folder and environment, started with the service's variables, kept outputs."""
+    workspace.write_config(tmp_path)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "work.py").write_text(
+        "import os, sys, mlflow\n"
+        "with mlflow.start_run():\n"
+        "    mlflow.log_metric('epoch_loss', float(sys.argv[1]))\n"
+        "    mlflow.log_param('team', os.environ['TEAM'])\n"
+        "open('outputs/result.txt', 'w').write('done')\n"
+    )
+    submit = """
+    from azureml.core import Environment, Experiment, ScriptRunConfig
+    from azureml.core.conda_dependencies import CondaDependencies
+
+    environment = Environment("training")
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["mlflow"])
+    config = ScriptRunConfig(
+        "project", "work.py", ["0.5"], compute_target="cpu-cluster", environment=environment
+    )
+    config.run_config.environment_variables = {"TEAM": "vision"}
+    run = Experiment(ws, "remote").submit(config)
+    run.wait_for_completion()
+    print(run.id, run.get_status(), run.get_metrics(), sorted(run.get_file_names()))
+    """
+    done = client(SIGN_IN + submit, workspace, tmp_path)[-1]
+    run_id = done.partition(" ")[0]
+    files = "['outputs/result.txt', 'user_logs/std_log.txt']"
+    assert done == f"{run_id} Completed {{'epoch_loss': 0.5}} {files}", workspace.job(run_id).output
+    assert [point.value for point in workspace.points(run_id)] == [0.5]
