@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from autolog import recorder
 from autolog.recorder import Run
 from autolog.waiting import until_stored
 from autolog.workspace.address import Workspace, is_workspace
+
+
+_PAGE = 999
+"""Points in one reply; a workspace of Azure ML gives less than 1,000."""
 
 
 class Point(NamedTuple):
@@ -17,6 +22,17 @@ class Point(NamedTuple):
     value: float
     timestamp: int
     """Milliseconds since the epoch."""
+
+
+def _history(client: Any, run_id: str, key: str) -> Iterator[Point]:
+    """The points of a metric, by the page: a workspace refuses what MLflow's client asks for."""
+    store, token = client._tracking_client.store, None  # noqa: SLF001 - no public way to ask so
+    while True:
+        page = store.get_metric_history(run_id, key, max_results=_PAGE, page_token=token)
+        yield from (Point(metric.step, metric.value, metric.timestamp) for metric in page)
+        token = page.token
+        if not token:
+            return
 
 
 class RunHandle:
@@ -71,10 +87,7 @@ class RunHandle:
         client, run = self._client(self._run), self._sent(self._run, timeout)
         return {
             key: sorted(
-                (
-                    Point(m.step, m.value, m.timestamp)
-                    for m in client.get_metric_history(run.info.run_id, key)
-                ),
+                _history(client, run.info.run_id, key),
                 key=lambda point: (point.step, point.timestamp),
             )
             for key in run.data.metrics

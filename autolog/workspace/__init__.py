@@ -27,8 +27,8 @@ def from_config(path: str | os.PathLike[str] | None = None) -> Workspace:
     """The workspace that a ``config.json`` names, which Azure's studio offers for download.
 
     Args:
-        path: The file, or the folder to start in: the file is looked for there and in the folders
-            above, in each in ``.azureml``, in ``aml_config`` and beside them, as
+        path: The file, or the folder to start in: there and in the folders above, a file in
+            ``.azureml`` is looked for, then one in ``aml_config``, then one beside them, as
             ``azureml.core.Workspace.from_config`` does. Default: the working directory.
 
     Raises:
@@ -43,8 +43,10 @@ def from_config(path: str | os.PathLike[str] | None = None) -> Workspace:
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if content.get("Scope"):  # as older tools wrote it
+            return Workspace.of_resource(content["Scope"])
         fields = [content[name] for name in ("subscription_id", "resource_group", "workspace_name")]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} does not name a workspace ({type(error).__name__}: {error}); it needs "
             "subscription_id, resource_group and workspace_name"
@@ -53,8 +55,8 @@ def from_config(path: str | os.PathLike[str] | None = None) -> Workspace:
 
 
 def _files(start: Path) -> Iterator[Path]:
-    for folder in (start, *start.parents):
-        for name in _FOLDERS:
+    for name in _FOLDERS:
+        for folder in (start, *start.parents):
             if (file := folder / name / _FILE).is_file():
                 yield file
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 SCHEME = "azureml"
-_PATH = re.compile(
-    r"/mlflow/v[\d.]+/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
+_PREFIX = re.compile(r"/mlflow/v[\d.]+(?=/)")
+_RESOURCE = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
     r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/]+)/?",
     re.IGNORECASE,
 )
@@ -32,13 +33,24 @@ class Workspace:
         Raises `ValueError` where the URI names none.
         """
         parts = urlsplit(uri)
-        found = _PATH.fullmatch(parts.path)
-        if parts.scheme != SCHEME or found is None:
+        prefix = _PREFIX.match(parts.path)
+        try:
+            if parts.scheme != SCHEME or prefix is None:
+                raise ValueError
+            return cls.of_resource(parts.path[prefix.end() :]).at(parts.netloc)
+        except ValueError:
             raise ValueError(
                 f"{uri!r} names no workspace; Workspace.get_mlflow_tracking_uri() gives one like "
                 f"{cls('ID', 'GROUP', 'NAME', 'REGION.api.azureml.ms').uri}"
-            )
-        return cls(found["subscription"], found["group"], found["name"], parts.netloc)
+            ) from None
+
+    @classmethod
+    def of_resource(cls, path: str) -> Workspace:
+        """The workspace with a resource id. Raises `ValueError` where that is none's."""
+        found = _RESOURCE.fullmatch(path)
+        if found is None:
+            raise ValueError(f"{path!r} is no workspace's resource id")
+        return cls(found["subscription"], found["group"], found["name"])
 
     @property
     def path(self) -> str:
