@@ -10,7 +10,6 @@ from autolog.recorder import Run
 from autolog.waiting import until_stored
 from autolog.workspace.address import Workspace, is_workspace
 
-
 _PAGE = 999
 """Points in one reply; a workspace of Azure ML gives less than 1,000."""
 

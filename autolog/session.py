@@ -28,7 +28,7 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
-from autolog.workspace.identity import identify
+from autolog.workspace.identity import identify, registered
 
 _POLL = 0.02
 _STANDSTILL = 5.0
@@ -122,12 +122,15 @@ class Session:
         except ValueError as error:
             raise settings.SettingError(str(error)) from None
         uri = found.workspace.uri
-        if found.token is not None:
-            settings.keep_tokens_here()
-            self._tokens[uri] = found.token
+        self._use_token(uri, found.token)
         if found.uri is not None:
             self.recorder.full_uris[uri] = found.uri
         return uri
+
+    def _use_token(self, uri: str, token: Callable[[], str] | None) -> None:
+        if token is not None:
+            settings.keep_tokens_here()
+            self._tokens[uri] = token
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -194,6 +197,8 @@ class Session:
             if self._root is None:
                 self._root = journal_root(self.settings.dir)
                 self._announcer.root_chosen(self._root, self.settings.dir)
+            if where.uri not in self._tokens:
+                self._use_token(where.uri, registered(where.uri))
             name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)

@@ -120,6 +120,10 @@ class Shipper:
                 source.synced = source.feed.position
                 source.feed.sync()
 
+    def tend(self) -> None:
+        """Have the exporter do what is due by the clock."""
+        self._exporter.tend()
+
     @property
     def is_drained(self) -> bool:
         """Whether every owner is gone and the server has everything."""
@@ -351,6 +355,7 @@ class _Live:
                     scanned = now
                     self.discover()
                     self._shipper.sync_disks()
+                    self._shipper.tend()
                 moved = self._shipper.round()
                 self._say()
                 if self._shipper.has_living:

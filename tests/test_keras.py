@@ -185,6 +185,7 @@ class TestLoopsOfTheUsersOwn:
         assert run.params["g_optimizer_learning_rate"] == "0.002"
         assert run.values("g_optimizer_learning_rate") == pytest.approx([0.002] * 2)
 
+    @pytest.mark.recent  # train_on_batch of Keras 3.3 gives running means
     def test_loop_without_fit(self, logged: Logged) -> None:
         """The public calls log a loop of GradientTape or train_on_batch, once."""
         made = model()
@@ -261,6 +262,7 @@ class TestBatchValues:
             values = [reported[2][name], reported[5][name]]
             assert run.metrics[f"running_{name}"] == list(zip([3, 6], values, strict=True))
 
+    @pytest.mark.recent  # the iterations of Keras 3.3 are batches
     def test_accumulated_gradients(self, logged: Logged) -> None:
         """A step is a change of the weights, not a batch."""
         autolog.enable(mode="offline", silent=True, log_every_n_steps=1)

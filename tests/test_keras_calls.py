@@ -133,6 +133,7 @@ class TestTheUsersProgram:
             fit(model(), epoch=3)
         assert logged() == []
 
+    @pytest.mark.recent  # the second training differs in Keras 3.3 without us too
     def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
         """Weights, results, random state, warnings and saved models are equal, hooks on or off."""
 

@@ -252,6 +252,7 @@ def test_params(logged: Logged) -> None:
     assert "autolog.changed_params" not in only(logged()).tags
 
 
+@pytest.mark.recent  # Lightning 2.1 logs all hyper-parameters
 def test_hyper_parameters_that_the_user_keeps_back(logged: Logged) -> None:
     """``save_hyperparameters(logger=False)`` and ``enable_autolog_hparams=False`` are obeyed."""
 

@@ -271,6 +271,7 @@ def test_options_that_cannot_be_used(options: dict[str, Any]) -> None:
         AutologLogger(**options)
 
 
+@pytest.mark.recent  # MLFlowLogger of Lightning 2.1 puts them elsewhere
 def test_lightnings_own_logger_logs_the_same_files(
     off: Logged, tmp_path: Path, mlflow_server: MlflowServer
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +42,13 @@ def test_exceptions_pass(logged: Logged, options: dict[str, Any]) -> None:
 
 
 def test_ctrl_c(logged: Logged) -> None:
-    """Ctrl-C ends the run KILLED; Lightning's own exit follows."""
+    """Ctrl-C ends the run KILLED; Lightning's own exit follows, unless it swallows Ctrl-C."""
 
     class Interrupted(Regression):
         def training_step(self, batch: Any, index: int) -> Any:
             raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit):
+    with contextlib.suppress(SystemExit):
         trainer().fit(Interrupted(), loader())
     assert only(logged()).status == "KILLED"
 
@@ -292,6 +293,7 @@ def test_what_does_not_resume(off: Logged, tmp_path: Path) -> None:
     assert len({run.start.key for run in off()}) == 4
 
 
+@pytest.mark.recent  # ModelCheckpoint of Lightning 2.1 deletes the checkpoint that it resumed from
 def test_a_note_that_is_damaged(off: Logged, tmp_path: Path) -> None:
     """A file beside the checkpoint that is no note, or a forged one, counts as none."""
     first = trainer(logger=AutologLogger(resume="auto"), callbacks=[_saving(tmp_path)])

@@ -136,9 +136,9 @@ class Source:
         return jwt(self.now + self.life)
 
 
-@pytest.mark.parametrize(("life", "due"), [(3600.0, 3300.0), (10.0, 8.0)])
+@pytest.mark.parametrize(("life", "due"), [(3600.0, 3300.0), (9.0, 6.0)])
 def test_a_token_is_replaced_in_time(life: float, due: float) -> None:
-    """Five minutes before its end, or after four fifths of a shorter life."""
+    """Five minutes before its end, or after two thirds of a shorter life."""
     source = Source(life)
     tokens = Tokens(source, clock=lambda: source.now)
     first = tokens.current()

@@ -88,6 +88,9 @@ class Exporter(Protocol):
     def check(self) -> None:
         """Ask for something small, to see whether the server can be used; raises `Rejected` too."""
 
+    def tend(self) -> None:
+        """Do what is due by the clock; called about once a second, with or without batches."""
+
     def close(self) -> None:
         """Give back connections."""
 

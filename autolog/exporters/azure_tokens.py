@@ -11,7 +11,7 @@ from autolog.exporters.bearer import Fetch
 from autolog.workspace.bearer import expiry
 
 _EARLIEST = 300.0
-"""Seconds before its end that a token is replaced, or a fifth of its life where that is less."""
+"""Seconds before its end that a token is replaced, or a third of its life where that is less."""
 _PAUSE = 10.0
 """Seconds between two tries while the old token serves."""
 
@@ -62,17 +62,15 @@ class Tokens:
     @property
     def _due(self) -> float:
         life = self._expires - self._obtained
-        return self._expires - min(_EARLIEST, life / 5)
+        return self._expires - min(_EARLIEST, life / 3)
 
 
 def from_identity(environ: Mapping[str, str], scope: str, authority: str) -> Fetch:
     """Tokens by azure-identity, without a prompt: environment, workload, managed identity, CLI."""
-    made: list[Any] = []
 
     def fetch() -> str:
-        if not made:
-            made.append(_credential(environ, authority))
-        return str(made[0].get_token(scope).token)
+        # A credential of its own each time: one that is kept gives a refused token again.
+        return str(_credential(environ, authority).get_token(scope).token)
 
     return fetch
 

@@ -82,6 +82,11 @@ class AzureExporter(RestExporter):
     def _bearer(self) -> Credentials:
         return Credentials(token=self._tokens.current(), netrc=False)
 
+    def tend(self) -> None:
+        """Fetch the next token in time: a job's old one, expired, would not get it."""
+        with contextlib.suppress(Retryable):  # said when something is to be sent
+            self._tokens.current()
+
     # -- requests ----------------------------------------------------------------------------------
 
     def _call(

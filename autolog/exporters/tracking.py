@@ -71,6 +71,9 @@ class TrackingExporter(ABC):
     def close(self) -> None:
         """See `Exporter.close`."""
 
+    def tend(self) -> None:  # noqa: B027 - most have nothing to do
+        """See `Exporter.tend`."""
+
     def check(self) -> None:
         """See `Exporter.check`."""
         self.get_experiment("Default")

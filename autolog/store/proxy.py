@@ -7,7 +7,7 @@ import sys
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from mlflow.entities import RunStatus, RunTag
@@ -47,6 +47,11 @@ def remove() -> None:
     hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
 
 
+if TYPE_CHECKING:
+    _Proxy = wrapt.ObjectProxy[Any]
+else:
+    _Proxy = wrapt.ObjectProxy
+
 _proxies: weakref.WeakKeyDictionary[Any, StoreProxy] = weakref.WeakKeyDictionary()
 
 
@@ -67,7 +72,7 @@ def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_store
 
 
-class StoreProxy(wrapt.ObjectProxy[Any]):
+class StoreProxy(_Proxy):
     """Stands for a tracking store; what is not defined here is the store's own.
 
     What MLflow or the server would refuse at once goes to the store itself, after all that was

@@ -34,15 +34,13 @@ class Workspace:
         """
         parts = urlsplit(uri)
         prefix = _PREFIX.match(parts.path)
-        try:
-            if parts.scheme != SCHEME or prefix is None:
-                raise ValueError
-            return cls.of_resource(parts.path[prefix.end() :]).at(parts.netloc)
-        except ValueError:
+        found = _RESOURCE.fullmatch(parts.path, prefix.end()) if prefix else None
+        if parts.scheme != SCHEME or found is None:
             raise ValueError(
                 f"{uri!r} names no workspace; Workspace.get_mlflow_tracking_uri() gives one like "
                 f"{cls('ID', 'GROUP', 'NAME', 'REGION.api.azureml.ms').uri}"
-            ) from None
+            )
+        return cls(found["subscription"], found["group"], found["name"], parts.netloc)
 
     @classmethod
     def of_resource(cls, path: str) -> Workspace:

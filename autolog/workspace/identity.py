@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,6 +51,19 @@ def identify(workspace: object) -> Identity:
         f"workspace={workspace!r}: use autolog.workspace.from_config(), an "
         "azureml.core.Workspace, an azure.ai.ml.MLClient or a tracking URI"
     )
+
+
+def registered(uri: str) -> Callable[[], str] | None:
+    """What gives tokens for a tracking URI that ``Workspace.get_mlflow_tracking_uri`` made.
+
+    Azure's plugin for MLflow keeps the workspace's own credential with that URI.
+    """
+    plugin: Any = sys.modules.get("azureml.mlflow._internal.service_context_loader")
+    loader = getattr(plugin, "_AzureMLServiceContextLoader", None)
+    if loader is None or not loader.has_service_context(uri):
+        return None
+    auth = loader.get_service_context(uri).auth
+    return (lambda: _bearer(auth)) if hasattr(auth, "get_authentication_header") else None
 
 
 def _bearer(auth: Any) -> str:

@@ -64,7 +64,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             if training.silent:
                 return
             self._look_for_neighbours(training)
-            progress = {k: v for k, v in (self.params or {}).items() if k != "verbose"}
+            known = getattr(self, "params", None) or {}  # Keras 3.3 sets none before it is told
+            progress = {k: v for k, v in known.items() if k != "verbose"}
             training.log_params(self._neighbour.leaves({**progress, **self._fit_params}))
             training.set_tags(self._fit_tags)
             training.log_params(self._neighbour.leaves(self._companions.params()))

@@ -140,5 +140,9 @@ def _is_one_number(value: Any) -> bool:
 
 def scalar(value: Any) -> float:
     """A number, wherever the backend keeps it."""
-    # Not convert_to_numpy, which warns of deprecated calls within Keras.
-    return float(value if isinstance(value, Real) else keras.ops.convert_to_tensor(value))
+    if isinstance(value, Real):
+        return float(value)
+    # Not convert_to_numpy, which warns of deprecated calls within Keras; and not of the variable
+    # itself, which Keras 3.3 leaves as it is.
+    held = getattr(value, "value", value)
+    return float(keras.ops.convert_to_tensor(value if callable(held) else held))

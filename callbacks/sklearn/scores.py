@@ -70,6 +70,10 @@ def predict(
     if fitted is not None:
         with guard.shield("sklearn.predict"):
             _note(result, fitted)
+            root = _root(result)
+            # A part of a view is a view of the root. The root may be what was given, too.
+            if root is not result and all(root is not _root(given) for given in args):
+                _note(root, fitted)
     return result
 
 
@@ -79,6 +83,13 @@ def _note(prediction: Any, fitted: Fitted) -> None:
     with contextlib.suppress(TypeError):
         alive = weakref.ref(prediction, lambda _: _predictions.pop(number, None))
         _predictions[number] = alive, fitted
+
+
+def _root(value: Any) -> Any:
+    """The array that an array is a view of, else itself."""
+    while (base := getattr(value, "base", None)) is not None:
+        value = base
+    return value
 
 
 def predictor(*values: Any) -> Fitted | None:
