@@ -6,7 +6,8 @@ from pathlib import Path
 
 from support import run_script
 
-from tests.azureml.standin import Entry, StandIn
+from tests.azureml.clients import client
+from tests.azureml.standin import StandIn
 
 SIGN_IN = """
     import os
@@ -31,15 +32,6 @@ LOG = """
         mlflow.log_text("hello", "notes/a.txt")
     print(run.info.run_id)
 """
-
-
-def client(
-    source: str, workspace: StandIn, tmp_path: Path, entry: Entry = "service principal", **env: str
-) -> list[str]:
-    """The lines that a client process prints."""
-    done = run_script(source, cwd=tmp_path, env={**workspace.environ(entry), **env}, timeout=120)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout.splitlines()
 
 
 def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) -> None:
