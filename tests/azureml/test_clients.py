@@ -129,3 +129,18 @@ def test_a_submitted_script_logs_to_its_run(workspace: StandIn, tmp_path: Path) 
     files = "['outputs/result.txt', 'user_logs/std_log.txt']"
     assert done == f"{run_id} Completed {{'epoch_loss': 0.5}} {files}", workspace.job(run_id).output
     assert [point.value for point in workspace.points(run_id)] == [0.5]
+
+
+def test_sdk_v2_finds_the_workspace(workspace: StandIn, tmp_path: Path) -> None:
+    """An ``MLClient`` gives the tracking URI, which the plugin's default chain opens."""
+    workspace.write_config(tmp_path)
+    find = """
+    import mlflow
+    from azure.ai.ml import MLClient
+    from azure.identity import EnvironmentCredential
+
+    ml = MLClient.from_config(credential=EnvironmentCredential())
+    mlflow.set_tracking_uri(ml.workspaces.get(ml.workspace_name).mlflow_tracking_uri)
+    """
+    lines = client(find + LOG, workspace, tmp_path)
+    assert len(workspace.points(next(line for line in lines if len(line) == 32))) == 3
