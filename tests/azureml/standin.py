@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from itertools import count
@@ -19,6 +20,7 @@ from tests.azureml.app import Front, Guarded, by_name, routed
 from tests.azureml.artifacts import Artifacts, Blobs
 from tests.azureml.faults import Faults
 from tests.azureml.history import History
+from tests.azureml.identity import Identity
 from tests.azureml.jobs import Job, Jobs
 from tests.azureml.ledger import Ledger, Seen
 from tests.azureml.limits import Limits
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-Entry = Literal["service principal", "job", "bare"]
-"""How a client process gets its credential: from the environment, as a job, or not at all."""
+Entry = Literal["service principal", "managed identity", "azure cli", "job", "bare"]
+"""Where a client process has its credential; ``bare``: nowhere."""
 
 
 class StandIn:
@@ -53,6 +55,7 @@ class StandIn:
         self.ledger = Ledger()
         self.tokens = Tokens(self.place.tenant)
         self.blobs = Blobs()
+        self._identity = Identity(self.place, self.tokens)
         self.artifacts = Artifacts(self.place, self.ledger, self.limits, self.blobs)
         self.mlflow = MlflowServer(root)
         self._jobs = Jobs(
@@ -89,11 +92,11 @@ class StandIn:
         self.mlflow.kill()
 
     def reset(self) -> None:
-        """Behave again: no fault, published limits, tokens for an hour."""
+        """Behave again, and forget what was asked and accepted so far."""
         self.faults.reset()
         self.limits.reset()
         self.tokens.reset()
-        self.ledger.requests.clear()
+        self.ledger.reset()
         self.refused.clear()
 
     # -- what a client needs -----------------------------------------------------------------------
@@ -124,6 +127,11 @@ class StandIn:
             environ["AZURE_TENANT_ID"] = self.place.tenant
             environ["AZURE_CLIENT_ID"] = self.place.client_id
             environ["AZURE_CLIENT_SECRET"] = self.place.secret
+        elif entry == "managed identity":
+            environ.update(self._identity.environ(self._origin))
+        elif entry == "azure cli":
+            self._identity.install_az(home / "bin", self._origin, self._ca)
+            environ["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
         elif entry == "job":
             environ.update(self._environ_of_job(run_id or self.create_run()))
         return environ
@@ -215,7 +223,9 @@ class StandIn:
         self._loop, self._down = asyncio.get_running_loop(), asyncio.Event()
         certificate, key = self._certificate()
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            self._proxy = Proxy(NAMES.__contains__, listening.getsockname()[1])
+            port = listening.getsockname()[1]
+            self._origin = f"https://127.0.0.1:{port}"
+            self._proxy = Proxy(NAMES.__contains__, port)
             self._proxy_port = await self._proxy.start()
             upstream = Upstream(self.mlflow.url, self.place, self.ledger)
             front = Front(self._app(upstream), self.ledger, self.faults, self._proxy.drop)
@@ -254,6 +264,7 @@ class StandIn:
                 ARM_HOST: Guarded(routed(arm.routes), tokens, arm.audiences, ("/metadata/",)),
                 API_HOST: Guarded(routed(api), tokens, DATA_PLANE, ("/discovery",)),
                 BLOB_HOST: routed(self.blobs.routes),
+                "127.0.0.1": routed(self._identity.routes),
             }
         )
 

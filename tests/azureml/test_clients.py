@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support import run_script
 
 from tests.azureml.clients import client
-from tests.azureml.standin import StandIn
+from tests.azureml.standin import Entry, StandIn
 
 SIGN_IN = """
     import os
@@ -70,11 +71,23 @@ def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) 
     assert workspace.artifacts.of(run_id) == {"notes/a.txt": b"hello"}
 
 
-def test_the_default_chain_finds_a_service_principal(workspace: StandIn, tmp_path: Path) -> None:
-    """The plugin signs in by itself from ``AZURE_CLIENT_ID`` and its companions."""
-    lines = client(LOG, workspace, tmp_path, MLFLOW_TRACKING_URI=workspace.uri)
+@pytest.mark.parametrize(
+    ("entry", "endpoint"),
+    [
+        ("service principal", "/oauth2/v2.0/token"),
+        ("managed identity", "/msi/token"),
+        ("azure cli", "/msi/token"),
+    ],
+)
+def test_the_default_chain_finds_a_credential(
+    workspace: StandIn, tmp_path: Path, entry: Entry, endpoint: str
+) -> None:
+    """The plugin signs in by itself with what the machine has."""
+    chain = {"AZURE_TOKEN_CREDENTIALS": "dev"} if entry == "azure cli" else {}
+    uri = workspace.uri
+    lines = client(LOG, workspace, tmp_path, entry, MLFLOW_TRACKING_URI=uri, **chain)
     assert len(workspace.points(next(line for line in lines if len(line) == 32))) == 3
-    assert workspace.count("/oauth2/v2.0/token", 200) == 1
+    assert workspace.count(endpoint, 200) >= 1
 
 
 def test_a_job_logs_to_the_run_that_it_was_given(workspace: StandIn, tmp_path: Path) -> None:

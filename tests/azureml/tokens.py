@@ -19,6 +19,8 @@ class Tokens:
     """Issues and checks; what a test turns is turned for all that is issued or checked later."""
 
     def __init__(self, tenant: str) -> None:
+        self.issued: list[str] = []
+        """Every token, for a test that looks where one was left."""
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._tenant = tenant
         self._serials = itertools.count(1)
@@ -35,7 +37,7 @@ class Tokens:
         """A signed token; without `lifetime` it lives as long as tokens do now."""
         now = time.time()
         self._last = next(self._serials)
-        return jwt.encode(
+        token = jwt.encode(
             {
                 "aud": audience,
                 "iss": f"https://sts.windows.net/{self._tenant}/",
@@ -49,6 +51,8 @@ class Tokens:
             self._key,
             algorithm="RS256",
         )
+        self.issued.append(token)
+        return token
 
     @staticmethod
     def expiry_of(token: str) -> int:
