@@ -15,6 +15,20 @@ IMPATIENT = {
 }
 """MLflow's own retries, without the minutes between them."""
 
+SIGN_IN = """
+    import os
+    from azureml.core import Workspace
+    from azureml.core.authentication import ServicePrincipalAuthentication
+
+    auth = ServicePrincipalAuthentication(
+        os.environ["AZURE_TENANT_ID"],
+        os.environ["AZURE_CLIENT_ID"],
+        os.environ["AZURE_CLIENT_SECRET"],
+    )
+    ws = Workspace.from_config(auth=auth)
+"""
+"""The workspace of the folder's ``config.json`` as SDK v1 gives it to a service principal."""
+
 
 def client(
     source: str, workspace: StandIn, tmp_path: Path, entry: Entry = "service principal", **env: str

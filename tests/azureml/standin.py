@@ -54,12 +54,12 @@ class StandIn:
         self.limits = Limits()
         self.ledger = Ledger()
         self.tokens = Tokens(self.place.tenant)
-        self.blobs = Blobs()
+        self._blobs = Blobs()
         self._identity = Identity(self.place, self.tokens)
-        self.artifacts = Artifacts(self.place, self.ledger, self.limits, self.blobs)
+        self._artifacts = Artifacts(self.place, self.ledger, self.limits, self._blobs)
         self.mlflow = MlflowServer(root)
         self._jobs = Jobs(
-            *(self.place, self.ledger, self.blobs, self.artifacts),
+            *(self.place, self.ledger, self._blobs, self._artifacts),
             environ=lambda run_id: self.environ("job", run_id),
             root=root / "jobs",
         )
@@ -180,6 +180,10 @@ class StandIn:
         """Every point that was accepted for a run, doubles included, in order."""
         return list(self.ledger.points[self.ledger.inward(run_id)])
 
+    def artifacts_of(self, run_id: str) -> dict[str, bytes]:
+        """By path, the content of every artifact that a run has."""
+        return self._artifacts.of(self.ledger.inward(run_id))
+
     def doubles(self) -> Counter[tuple[str, Point]]:
         """Points that were accepted more than once, by run and point, with how often."""
         return self.ledger.doubles()
@@ -254,7 +258,7 @@ class StandIn:
         api = [
             Route("/discovery", discovery),
             *MlflowRoutes(place, upstream, ledger, self.limits).routes,
-            *self.artifacts.routes,
+            *self._artifacts.routes,
             *History(place, upstream, ledger, tokens).routes,
             *self._jobs.routes(upstream),
         ]
@@ -263,7 +267,7 @@ class StandIn:
                 LOGIN: routed(Login(place, tokens).routes),
                 ARM_HOST: Guarded(routed(arm.routes), tokens, arm.audiences, ("/metadata/",)),
                 API_HOST: Guarded(routed(api), tokens, DATA_PLANE, ("/discovery",)),
-                BLOB_HOST: routed(self.blobs.routes),
+                BLOB_HOST: routed(self._blobs.routes),
                 "127.0.0.1": routed(self._identity.routes),
             }
         )

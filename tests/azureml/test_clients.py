@@ -7,21 +7,8 @@ from pathlib import Path
 import pytest
 from support import run_script
 
-from tests.azureml.clients import client
+from tests.azureml.clients import SIGN_IN, client
 from tests.azureml.standin import Entry, StandIn
-
-SIGN_IN = """
-    import os
-    from azureml.core import Workspace
-    from azureml.core.authentication import ServicePrincipalAuthentication
-
-    auth = ServicePrincipalAuthentication(
-        os.environ["AZURE_TENANT_ID"],
-        os.environ["AZURE_CLIENT_ID"],
-        os.environ["AZURE_CLIENT_SECRET"],
-    )
-    ws = Workspace.from_config(auth=auth)
-"""
 
 LOG = """
     import mlflow
@@ -68,7 +55,7 @@ def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) 
         ("f1", 3, 0.75),
     }
     assert not workspace.doubles()
-    assert workspace.artifacts.of(run_id) == {"notes/a.txt": b"hello"}
+    assert workspace.artifacts_of(run_id) == {"notes/a.txt": b"hello"}
 
 
 @pytest.mark.parametrize(
@@ -109,39 +96,6 @@ def test_a_job_renews_its_token(workspace: StandIn, tmp_path: Path) -> None:
     done = run_script(LOG, cwd=tmp_path, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
     assert workspace.count(f"/runs/{env['MLFLOW_RUN_ID']}/token", 200) == 1
-
-
-def test_a_submitted_script_logs_to_its_run(workspace: StandIn, tmp_path: Path) -> None:
-    """Sent with its folder and environment, started with the service's variables, kept outputs."""
-    workspace.write_config(tmp_path)
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "work.py").write_text(
-        "import os, sys, mlflow\n"
-        "with mlflow.start_run():\n"
-        "    mlflow.log_metric('epoch_loss', float(sys.argv[1]))\n"
-        "    mlflow.log_param('team', os.environ['TEAM'])\n"
-        "open('outputs/result.txt', 'w').write('done')\n"
-    )
-    submit = """
-    from azureml.core import Environment, Experiment, ScriptRunConfig
-    from azureml.core.conda_dependencies import CondaDependencies
-
-    environment = Environment("training")
-    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["mlflow"])
-    config = ScriptRunConfig(
-        "project", "work.py", ["0.5"], compute_target="cpu-cluster", environment=environment
-    )
-    config.run_config.environment_variables = {"TEAM": "vision"}
-    run = Experiment(ws, "remote").submit(config)
-    run.wait_for_completion()
-    print(run.id, run.get_status(), run.get_metrics(), sorted(run.get_file_names()))
-    """
-    done = client(SIGN_IN + submit, workspace, tmp_path)[-1]
-    run_id = done.partition(" ")[0]
-    files = "['outputs/result.txt', 'user_logs/std_log.txt']"
-    assert done == f"{run_id} Completed {{'epoch_loss': 0.5}} {files}", workspace.job(run_id).output
-    assert [point.value for point in workspace.points(run_id)] == [0.5]
 
 
 def test_sdk_v2_finds_the_workspace(workspace: StandIn, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_an_artifact_is_written_once(workspace: StandIn, tmp_path: Path) -> None
     )
     assert lines[0] == lines[2] == "taken"
     assert f"ArtifactId ExperimentRun/dcid.{run_id}/notes.txt already exists." in lines[1]
-    kept = workspace.artifacts.of(run_id)
+    kept = workspace.artifacts_of(run_id)
     assert kept["notes.txt"] == b"first"
     assert kept["large.bin"] == b"0123456789abcdef" * (65 << 16)
     assert workspace.count("large.bin", 201) > 1
