@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ class Identity:
         return JSONResponse(
             {
                 "access_token": token,
-                "expires_on": str(int(time.time()) + lifetime),
+                "expires_on": str(int(self._tokens.now()) + lifetime),
                 "resource": resource,
                 "token_type": "Bearer",
             }

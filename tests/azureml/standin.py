@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import psutil
 import trustme
 import uvicorn
 from starlette.routing import Route
@@ -89,6 +91,7 @@ class StandIn:
         if self._loop is not None and self._down is not None:
             self._loop.call_soon_threadsafe(self._down.set)
         self._thread.join(10)
+        self._end_clients()
         self.mlflow.kill()
 
     def reset(self) -> None:
@@ -215,6 +218,13 @@ class StandIn:
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{API_HOST}/discovery",
         }
 
+    def _end_clients(self) -> None:
+        """Kill what clients have left behind, which knows a home of ours."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("HOME", "").startswith(str(self._root)):
+                    process.kill()
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
@@ -232,7 +242,9 @@ class StandIn:
             self._proxy = Proxy(NAMES.__contains__, port)
             self._proxy_port = await self._proxy.start()
             upstream = Upstream(self.mlflow.url, self.place, self.ledger)
-            front = Front(self._app(upstream), self.ledger, self.faults, self._proxy.drop)
+            app = self._app(upstream)
+            drop, now = self._proxy.drop, self.tokens.now
+            front = Front(app, self.ledger, self.faults, drop=drop, now=now)
             server = uvicorn.Server(
                 uvicorn.Config(
                     front,
@@ -240,6 +252,7 @@ class StandIn:
                     ssl_keyfile=key,
                     lifespan="off",
                     proxy_headers=False,
+                    date_header=False,
                     log_level="warning",
                     timeout_graceful_shutdown=1,
                 )

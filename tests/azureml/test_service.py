@@ -135,7 +135,7 @@ def test_limits_are_enforced_in_the_words_of_the_service(
 
 
 def test_a_throttled_client_comes_again(workspace: StandIn, tmp_path: Path) -> None:
-    """MLflow waits as long as ``Retry-After`` says; a quota lets through what it may."""
+    """MLflow waits as long as ``Retry-After`` says."""
     workspace.faults.throttle(retry_after=1, where="log-metric", times=2)
     lines, run_id = in_a_job(
         """
@@ -149,6 +149,42 @@ def test_a_throttled_client_comes_again(workspace: StandIn, tmp_path: Path) -> N
     statuses = [seen.status for seen in workspace.requests if "log-metric" in seen.path]
     assert statuses == [429, 429, 200]
     assert len(workspace.points(run_id)) == 1
+
+
+def test_a_quota_lets_through_what_it_may(workspace: StandIn, tmp_path: Path) -> None:
+    """And answers 429 to the rest, which comes again."""
+    workspace.faults.quota(requests=4, seconds=2)
+    lines, run_id = in_a_job(
+        """
+    with mlflow.start_run():
+        for step in range(6):
+            tried(mlflow.log_metric, "loss", 0.5, step=step)
+    """,
+        workspace,
+        tmp_path,
+    )
+    assert lines == ["taken"] * 6
+    assert workspace.count("/mlflow/", 429) >= 1
+    assert [point.step for point in workspace.points(run_id)] == [*range(6)]
+    assert not workspace.doubles()
+
+
+def test_the_clock_of_the_service_can_be_ahead(workspace: StandIn, tmp_path: Path) -> None:
+    """It is that of the replies and of the tokens."""
+    workspace.tokens.skew = 3000
+    lines, _ = in_a_job(
+        """
+    import email.utils, os, requests, time, jwt
+    reply = requests.get("https://eastus.api.azureml.ms/discovery")
+    now = time.time()
+    print(round((email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp() - now) / 100))
+    claims = jwt.decode(os.environ["MLFLOW_TRACKING_TOKEN"], options={"verify_signature": False})
+    print(round((claims["exp"] - now) / 100))
+    """,
+        workspace,
+        tmp_path,
+    )
+    assert lines == ["30", "66"]
 
 
 def test_what_is_no_part_of_azure_is_an_empty_404(workspace: StandIn, tmp_path: Path) -> None:
