@@ -14,20 +14,25 @@ from tests.azureml.standin import StandIn
 
 
 def main() -> None:
-    """Serve until Ctrl-C; print the lines that a shell needs."""
+    """Serve until Ctrl-C or SIGTERM; print the lines that a shell needs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as root:
         workspace = StandIn(Path(root))
-        workspace.start()
-        config = workspace.write_config(Path(root))
-        environ = workspace.environ("service principal")
-        environ["MLFLOW_TRACKING_URI"] = workspace.uri
-        for name, value in environ.items():
-            print(f"export {name}={shlex.quote(value)}")
-        print(f"# config.json for Workspace.from_config(): {config}", flush=True)
         try:
-            signal.pause()
+            _serve(workspace, Path(root))
         except KeyboardInterrupt:
             workspace.stop()
+
+
+def _serve(workspace: StandIn, root: Path) -> None:
+    workspace.start()
+    config = workspace.write_config(root)
+    environ = workspace.environ("service principal")
+    environ["MLFLOW_TRACKING_URI"] = workspace.uri
+    for name, value in environ.items():
+        print(f"export {name}={shlex.quote(value)}")
+    print(f"# config.json for Workspace.from_config(): {config}", flush=True)
+    signal.pause()
 
 
 main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -23,13 +24,20 @@ class Front:
     """Stands before every route: notes the request and lets a fault have it."""
 
     def __init__(
-        self, app: ASGIApp, ledger: Ledger, faults: Faults, drop: Callable[[int], None]
+        self,
+        app: ASGIApp,
+        ledger: Ledger,
+        faults: Faults,
+        *,
+        drop: Callable[[int], None],
+        now: Callable[[], float],
     ) -> None:
-        """`drop` ends the connection that comes from a port."""
+        """`drop` ends the connection that comes from a port; `now` is the service's clock."""
         self._app = app
         self._ledger = ledger
         self._faults = faults
         self._drop = drop
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +48,10 @@ class Front:
         self._ledger.requests.append(seen)
 
         async def noted(message: Message) -> None:
-            seen.status = message.get("status", seen.status)
+            if message["type"] == "http.response.start":
+                seen.status = message["status"]
+                date = formatdate(self._now(), usegmt=True).encode()
+                message["headers"] = [*message["headers"], (b"date", date)]
             await send(message)
 
         if (fault := self._faults.meeting(request.url.path)) is None:

@@ -92,7 +92,7 @@ class History:
         """The next token of a job, for the one that it has."""
         lifetime = self._tokens.lifetime
         run_id = request.path_params["run"]
-        expiry = datetime.now(timezone.utc).timestamp() + lifetime
+        expiry = self._tokens.now() + lifetime
         return JSONResponse(
             {
                 "token": self._tokens.issue(JOB, run=run_id),

@@ -252,7 +252,7 @@ class Jobs:
 
 def _ranks(configuration: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """By log file, the variables of each process of a job."""
-    if (configuration.get("communicator") or "None").lower() != "pytorch":
+    if configuration.get("framework") != "PyTorch":
         return {"std_log.txt": {}}
     size = configuration["pytorch"].get("processCount") or 1
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}

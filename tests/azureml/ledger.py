@@ -37,6 +37,11 @@ class Ledger:
         self.tags: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._aliases: dict[str, str] = {}
 
+    def reset(self) -> None:
+        """Forget all but which runs have two ids: a job of before may still go on."""
+        for kept in (self.requests, self.points, self.params, self.tags):
+            kept.clear()
+
     # -- runs whose id the client made -------------------------------------------------------------
 
     def name(self, run_id: str, alias: str) -> None:

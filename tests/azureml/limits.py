@@ -12,17 +12,24 @@ from starlette.responses import JSONResponse, Response
 _SEE = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
 
 
-class OverLimit(Exception):
+class Refused(Exception):
     """A request that the service refuses as a whole."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str = "ValidationError",
+        error_code: str = "INVALID_PARAMETER_VALUE",
+    ) -> None:
         self.message = message
+        self.code = code
+        self.error_code = error_code
 
     @property
     def reply(self) -> Response:
-        """The service's PascalCase form of a validation error."""
+        """The service's PascalCase form of an error."""
         error = {
-            "Code": "ValidationError",
+            "Code": self.code,
             "Severity": None,
             "Message": self.message,
             "MessageFormat": None,
@@ -43,7 +50,7 @@ class OverLimit(Exception):
             "Time": "2026-01-01T00:00:00.0000000+00:00",
             "ComponentName": "mlflow",
             "statusCode": 400,
-            "error_code": "INVALID_PARAMETER_VALUE",
+            "error_code": self.error_code,
         }
         return JSONResponse(body, 400)
 
@@ -70,7 +77,7 @@ class Limits:
             setattr(self, field.name, field.default)
 
     def check_metrics(self, metrics: Collection[Mapping[str, Any]], known: Collection[str]) -> None:
-        """Raise `OverLimit` for metrics of one request to a run that has those `known`."""
+        """Raise `Refused` for metrics of one request to a run that has those `known`."""
         for key, count in Counter(metric["key"] for metric in metrics).items():
             _at_most(self.values_of_a_name, count, "MetricV2Dto.Value/Count")
             _at_most(self.metric_name, len(key), "MetricV2Dto.Name")
@@ -79,12 +86,12 @@ class Limits:
             _at_most(self.metric_names, len(names), "Metrics")
 
     def check_params(self, keys: Collection[str], known: Collection[str]) -> None:
-        """Raise `OverLimit` for params of one request to a run that has those `known`."""
+        """Raise `Refused` for params of one request to a run that has those `known`."""
         if keys:
             _at_most(self.params, len({*known, *keys}), "Parameters")
 
     def check_tags(self, tags: Collection[Mapping[str, Any]], known: Collection[str]) -> None:
-        """Raise `OverLimit` for tags of one request to a run that has those `known`."""
+        """Raise `Refused` for tags of one request to a run that has those `known`."""
         for tag in tags:
             _at_most(self.tag_key, len(tag["key"]), "Tags.Key")
             _at_most(self.tag_value, len(tag.get("value", "")), "Tags.Value")
@@ -92,17 +99,19 @@ class Limits:
             _at_most(self.tags, len({*known, *(tag["key"] for tag in tags)}), "Tags")
 
     def check_history(self, max_results: int) -> None:
-        """Raise `OverLimit` for a page that is too long."""
+        """Raise `Refused` for a page that is too long."""
         if max_results > self.history_page:
-            raise OverLimit(
+            raise Refused(
                 f"MaxResults = {max_results} is invalid: "
-                f"MaxResults must be less than {self.history_page + 1}"
+                f"MaxResults must be less than {self.history_page + 1}.",
+                code="UserError",
+                error_code="BAD_REQUEST",
             )
 
 
 def _at_most(limit: int, size: int, field: str) -> None:
     if size > limit:
-        raise OverLimit(
+        raise Refused(
             "A field of the entity is over the size limit. "
             f"FieldName={field}, Limit={limit}, Size={size}. {_SEE}"
         )

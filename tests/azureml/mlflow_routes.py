@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.azureml.ledger import Ledger, json_number
-from tests.azureml.limits import Limits, OverLimit
+from tests.azureml.limits import Limits, Refused
 from tests.azureml.place import Place
 from tests.azureml.upstream import Upstream
 
@@ -70,7 +70,7 @@ class MlflowRoutes:
                 return await self._history(request, query)
             if write := self._writes.get(endpoint):
                 return await write(body, _read(body))
-        except OverLimit as refusal:
+        except Refused as refusal:
             return refusal.reply
         return await self._upstream.pass_on(request.method, endpoint, query, body.encode())
 
@@ -126,7 +126,7 @@ class MlflowRoutes:
         try:
             asked = _read(body)
             reply = await self._log_batch(body, asked)
-        except OverLimit as refusal:
+        except Refused as refusal:
             return refusal.reply
         if reply.status_code != 200 or not asked.get("metrics"):
             return reply
@@ -165,9 +165,9 @@ def _read(body: str) -> dict[str, Any]:
     try:
         asked = json.loads(body, parse_constant=_refuse)
     except ValueError as error:
-        raise OverLimit(f"The request is not JSON: {error}") from error
+        raise Refused(f"The request is not JSON: {error}") from error
     if not isinstance(asked, dict):
-        raise OverLimit("The request is no JSON object")
+        raise Refused("The request is no JSON object")
     return asked
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import socket
 import threading
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import psutil
 import trustme
 import uvicorn
 from starlette.routing import Route
@@ -19,6 +22,7 @@ from tests.azureml.app import Front, Guarded, by_name, routed
 from tests.azureml.artifacts import Artifacts, Blobs
 from tests.azureml.faults import Faults
 from tests.azureml.history import History
+from tests.azureml.identity import Identity
 from tests.azureml.jobs import Job, Jobs
 from tests.azureml.ledger import Ledger, Seen
 from tests.azureml.limits import Limits
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-Entry = Literal["service principal", "job", "bare"]
-"""How a client process gets its credential: from the environment, as a job, or not at all."""
+Entry = Literal["service principal", "managed identity", "azure cli", "job", "bare"]
+"""Where a client process has its credential; ``bare``: nowhere."""
 
 
 class StandIn:
@@ -52,11 +56,12 @@ class StandIn:
         self.limits = Limits()
         self.ledger = Ledger()
         self.tokens = Tokens(self.place.tenant)
-        self.blobs = Blobs()
-        self.artifacts = Artifacts(self.place, self.ledger, self.limits, self.blobs)
+        self._blobs = Blobs()
+        self._identity = Identity(self.place, self.tokens)
+        self._artifacts = Artifacts(self.place, self.ledger, self.limits, self._blobs)
         self.mlflow = MlflowServer(root)
         self._jobs = Jobs(
-            *(self.place, self.ledger, self.blobs, self.artifacts),
+            *(self.place, self.ledger, self._blobs, self._artifacts),
             environ=lambda run_id: self.environ("job", run_id),
             root=root / "jobs",
         )
@@ -86,14 +91,15 @@ class StandIn:
         if self._loop is not None and self._down is not None:
             self._loop.call_soon_threadsafe(self._down.set)
         self._thread.join(10)
+        self._end_clients()
         self.mlflow.kill()
 
     def reset(self) -> None:
-        """Behave again: no fault, published limits, tokens for an hour."""
+        """Behave again, and forget what was asked and accepted so far."""
         self.faults.reset()
         self.limits.reset()
         self.tokens.reset()
-        self.ledger.requests.clear()
+        self.ledger.reset()
         self.refused.clear()
 
     # -- what a client needs -----------------------------------------------------------------------
@@ -124,6 +130,11 @@ class StandIn:
             environ["AZURE_TENANT_ID"] = self.place.tenant
             environ["AZURE_CLIENT_ID"] = self.place.client_id
             environ["AZURE_CLIENT_SECRET"] = self.place.secret
+        elif entry == "managed identity":
+            environ.update(self._identity.environ(self._origin))
+        elif entry == "azure cli":
+            self._identity.install_az(home / "bin", self._origin, self._ca)
+            environ["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
         elif entry == "job":
             environ.update(self._environ_of_job(run_id or self.create_run()))
         return environ
@@ -172,6 +183,10 @@ class StandIn:
         """Every point that was accepted for a run, doubles included, in order."""
         return list(self.ledger.points[self.ledger.inward(run_id)])
 
+    def artifacts_of(self, run_id: str) -> dict[str, bytes]:
+        """By path, the content of every artifact that a run has."""
+        return self._artifacts.of(self.ledger.inward(run_id))
+
     def doubles(self) -> Counter[tuple[str, Point]]:
         """Points that were accepted more than once, by run and point, with how often."""
         return self.ledger.doubles()
@@ -203,6 +218,13 @@ class StandIn:
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{API_HOST}/discovery",
         }
 
+    def _end_clients(self) -> None:
+        """Kill what clients have left behind, which knows a home of ours."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("HOME", "").startswith(str(self._root)):
+                    process.kill()
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
@@ -215,10 +237,14 @@ class StandIn:
         self._loop, self._down = asyncio.get_running_loop(), asyncio.Event()
         certificate, key = self._certificate()
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            self._proxy = Proxy(NAMES.__contains__, listening.getsockname()[1])
+            port = listening.getsockname()[1]
+            self._origin = f"https://127.0.0.1:{port}"
+            self._proxy = Proxy(NAMES.__contains__, port)
             self._proxy_port = await self._proxy.start()
             upstream = Upstream(self.mlflow.url, self.place, self.ledger)
-            front = Front(self._app(upstream), self.ledger, self.faults, self._proxy.drop)
+            app = self._app(upstream)
+            drop, now = self._proxy.drop, self.tokens.now
+            front = Front(app, self.ledger, self.faults, drop=drop, now=now)
             server = uvicorn.Server(
                 uvicorn.Config(
                     front,
@@ -226,6 +252,7 @@ class StandIn:
                     ssl_keyfile=key,
                     lifespan="off",
                     proxy_headers=False,
+                    date_header=False,
                     log_level="warning",
                     timeout_graceful_shutdown=1,
                 )
@@ -244,7 +271,7 @@ class StandIn:
         api = [
             Route("/discovery", discovery),
             *MlflowRoutes(place, upstream, ledger, self.limits).routes,
-            *self.artifacts.routes,
+            *self._artifacts.routes,
             *History(place, upstream, ledger, tokens).routes,
             *self._jobs.routes(upstream),
         ]
@@ -253,7 +280,8 @@ class StandIn:
                 LOGIN: routed(Login(place, tokens).routes),
                 ARM_HOST: Guarded(routed(arm.routes), tokens, arm.audiences, ("/metadata/",)),
                 API_HOST: Guarded(routed(api), tokens, DATA_PLANE, ("/discovery",)),
-                BLOB_HOST: routed(self.blobs.routes),
+                BLOB_HOST: routed(self._blobs.routes),
+                "127.0.0.1": routed(self._identity.routes),
             }
         )
 

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support import run_script
 
+from tests.azureml.clients import SIGN_IN, client
 from tests.azureml.standin import Entry, StandIn
-
-SIGN_IN = """
-    import os
-    from azureml.core import Workspace
-    from azureml.core.authentication import ServicePrincipalAuthentication
-
-    auth = ServicePrincipalAuthentication(
-        os.environ["AZURE_TENANT_ID"],
-        os.environ["AZURE_CLIENT_ID"],
-        os.environ["AZURE_CLIENT_SECRET"],
-    )
-    ws = Workspace.from_config(auth=auth)
-"""
 
 LOG = """
     import mlflow
@@ -31,15 +20,6 @@ LOG = """
         mlflow.log_text("hello", "notes/a.txt")
     print(run.info.run_id)
 """
-
-
-def client(
-    source: str, workspace: StandIn, tmp_path: Path, entry: Entry = "service principal", **env: str
-) -> list[str]:
-    """The lines that a client process prints."""
-    done = run_script(source, cwd=tmp_path, env={**workspace.environ(entry), **env}, timeout=120)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout.splitlines()
 
 
 def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) -> None:
@@ -75,14 +55,26 @@ def test_a_service_principal_logs_and_reads(workspace: StandIn, tmp_path: Path) 
         ("f1", 3, 0.75),
     }
     assert not workspace.doubles()
-    assert workspace.artifacts.of(run_id) == {"notes/a.txt": b"hello"}
+    assert workspace.artifacts_of(run_id) == {"notes/a.txt": b"hello"}
 
 
-def test_the_default_chain_finds_a_service_principal(workspace: StandIn, tmp_path: Path) -> None:
-    """The plugin signs in by itself from ``AZURE_CLIENT_ID`` and its companions."""
-    lines = client(LOG, workspace, tmp_path, MLFLOW_TRACKING_URI=workspace.uri)
+@pytest.mark.parametrize(
+    ("entry", "endpoint"),
+    [
+        ("service principal", "/oauth2/v2.0/token"),
+        ("managed identity", "/msi/token"),
+        ("azure cli", "/msi/token"),
+    ],
+)
+def test_the_default_chain_finds_a_credential(
+    workspace: StandIn, tmp_path: Path, entry: Entry, endpoint: str
+) -> None:
+    """The plugin signs in by itself with what the machine has."""
+    chain = {"AZURE_TOKEN_CREDENTIALS": "dev"} if entry == "azure cli" else {}
+    uri = workspace.uri
+    lines = client(LOG, workspace, tmp_path, entry, MLFLOW_TRACKING_URI=uri, **chain)
     assert len(workspace.points(next(line for line in lines if len(line) == 32))) == 3
-    assert workspace.count("/oauth2/v2.0/token", 200) == 1
+    assert workspace.count(endpoint, 200) >= 1
 
 
 def test_a_job_logs_to_the_run_that_it_was_given(workspace: StandIn, tmp_path: Path) -> None:
@@ -106,34 +98,16 @@ def test_a_job_renews_its_token(workspace: StandIn, tmp_path: Path) -> None:
     assert workspace.count(f"/runs/{env['MLFLOW_RUN_ID']}/token", 200) == 1
 
 
-def test_a_submitted_script_logs_to_its_run(workspace: StandIn, tmp_path: Path) -> None:
-    """Sent with its folder and environment, started with the service's variables, kept outputs."""
+def test_sdk_v2_finds_the_workspace(workspace: StandIn, tmp_path: Path) -> None:
+    """An ``MLClient`` gives the tracking URI, which the plugin's default chain opens."""
     workspace.write_config(tmp_path)
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "work.py").write_text(
-        "import os, sys, mlflow\n"
-        "with mlflow.start_run():\n"
-        "    mlflow.log_metric('epoch_loss', float(sys.argv[1]))\n"
-        "    mlflow.log_param('team', os.environ['TEAM'])\n"
-        "open('outputs/result.txt', 'w').write('done')\n"
-    )
-    submit = """
-    from azureml.core import Environment, Experiment, ScriptRunConfig
-    from azureml.core.conda_dependencies import CondaDependencies
+    find = """
+    import mlflow
+    from azure.ai.ml import MLClient
+    from azure.identity import EnvironmentCredential
 
-    environment = Environment("training")
-    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["mlflow"])
-    config = ScriptRunConfig(
-        "project", "work.py", ["0.5"], compute_target="cpu-cluster", environment=environment
-    )
-    config.run_config.environment_variables = {"TEAM": "vision"}
-    run = Experiment(ws, "remote").submit(config)
-    run.wait_for_completion()
-    print(run.id, run.get_status(), run.get_metrics(), sorted(run.get_file_names()))
+    ml = MLClient.from_config(credential=EnvironmentCredential())
+    mlflow.set_tracking_uri(ml.workspaces.get(ml.workspace_name).mlflow_tracking_uri)
     """
-    done = client(SIGN_IN + submit, workspace, tmp_path)[-1]
-    run_id = done.partition(" ")[0]
-    files = "['outputs/result.txt', 'user_logs/std_log.txt']"
-    assert done == f"{run_id} Completed {{'epoch_loss': 0.5}} {files}", workspace.job(run_id).output
-    assert [point.value for point in workspace.points(run_id)] == [0.5]
+    lines = client(find + LOG, workspace, tmp_path)
+    assert len(workspace.points(next(line for line in lines if len(line) == 32))) == 3
