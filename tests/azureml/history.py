@@ -90,9 +90,11 @@ class History:
 
     async def token(self, request: Request) -> Response:
         """The next token of a job, for the one that it has."""
-        lifetime = self._tokens.lifetime
         run_id = request.path_params["run"]
-        expiry = self._tokens.now() + lifetime
+        described = await self._run(run_id)
+        if described is None or described["experimentId"] != request.path_params["id"]:
+            return problem(404, "Run not found.")
+        expiry = self._tokens.now() + self._tokens.lifetime
         return JSONResponse(
             {
                 "token": self._tokens.issue(JOB, run=run_id),
