@@ -9,12 +9,13 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10
 PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
+AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks clean
+.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -25,6 +26,10 @@ check: $(INSTALLED)
 
 test: check
 	$(PY) -m pytest $(PYTEST_ARGS)
+	$(if $(filter file,$(origin PYTEST_ARGS)),$(MAKE) test-azureml)
+
+test-azureml:
+	$(MAKE) $(AZUREML) TESTS=tests/azureml test-in-venv
 
 test-oldest:
 	$(MAKE) $(OLDEST) TESTS="-m 'not recent' $(OLDEST_TESTS)" test-in-venv
@@ -42,7 +47,7 @@ bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
 
 clean:
-	rm -rf $(VENV) .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-azureml .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # A .venv that cannot run pip (half made, or of a Python that is gone) is made anew.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from autolog import shadowed
 
 if TYPE_CHECKING:
+    from autolog import workspace
     from autolog.api import (
         config,
         disable,
@@ -62,6 +63,7 @@ __all__ = [
     "shutdown",
     "status",
     "watch",
+    "workspace",
 ]
 
 _ELSEWHERE = {
@@ -72,6 +74,8 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "workspace":
+        return importlib.import_module("autolog.workspace")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_ELSEWHERE.get(name, "autolog.api")), name)

@@ -9,6 +9,7 @@ from autolog import guard, settings
 from autolog.journal.root import is_remote
 from autolog.receipt import Receipt, shipper_state
 from autolog.recorder import Run
+from autolog.workspace.address import Workspace, is_workspace
 
 _RUNS_SAID_ONE_BY_ONE = 3
 _SUMMARIES = frozenset(10**digits for digits in range(1, 10))
@@ -25,6 +26,8 @@ class Announcer:
         self._receipt = receipt
         self._ended = 0
         self._waiting: int | None = None
+        self._to_link: list[Run] = []
+        """Runs in a workspace whose page has not been said."""
 
     def root_chosen(self, root: Path, configured: Path | None) -> None:
         """Say where journals are, if that is not where they should be."""
@@ -42,7 +45,8 @@ class Announcer:
             return
         uri = run.target.public_uri
         look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
-        guard.say_once("start", f"run {run.start.name} -> {uri}{look}")
+        place = f"workspace {Workspace.parse(uri).name}" if is_workspace(uri) else uri
+        guard.say_once("start", f"run {run.start.name} -> {place}{look}")
 
     def run_ended(self, run: Run) -> None:
         """Say the account so far: after each of the first runs, then ever more rarely."""
@@ -55,6 +59,17 @@ class Announcer:
             guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
         elif self._ended in _SUMMARIES:
             guard.say(f"{self._ended} runs so far, {self._receipt()}")
+        if is_workspace(run.target.uri):
+            self._to_link = [*self._to_link, run][-_RUNS_SAID_ONE_BY_ONE:]
+            self._say_links()
+
+    def _say_links(self) -> None:
+        """Say where the studio shows the newest runs, once the workspace has told their ids."""
+        for run in list(self._to_link):
+            if run.run_id is not None:
+                self._to_link.remove(run)
+                page = Workspace.parse(run.target.uri).studio(run.run_id)
+                guard.say(f"run {run.start.name}: {page}")
 
     def process_waits(self) -> None:
         """Show on a terminal how much the end of the process still waits for."""
@@ -67,6 +82,7 @@ class Announcer:
         """Say the account, and who sends what is still pending."""
         if self._waiting is not None:
             guard.show("")
+        self._say_links()
         receipt = self._receipt()
         guard.say(f"{self._ended} run{'s' if self._ended != 1 else ''}, {receipt}")
         if receipt.pending:

@@ -20,6 +20,7 @@ _STATUSES = (Status.FINISHED, Status.FAILED, Status.KILLED)
 def enable(
     *,
     tracking_uri: str | os.PathLike[str] | None = None,
+    workspace: object = None,
     experiment: str | None = None,
     mode: str | None = None,
     strict: bool | None = None,
@@ -44,6 +45,9 @@ def enable(
     Args:
         tracking_uri: MLflow tracking URI; also set for mlflow itself.
             Default: what mlflow would use in this process.
+        workspace: In its place a workspace of Azure Machine Learning:
+            ``autolog.workspace.from_config()``, an ``azureml.core.Workspace``, an
+            ``azure.ai.ml.MLClient``, whose credentials serve then, or its tracking URI.
         experiment: Name of the experiment for new runs, made when absent; also set for mlflow.
             Default: what mlflow would use.
         mode: ``"process"`` (default) sends from a process of its own, ``"thread"`` from a daemon
@@ -84,7 +88,7 @@ def enable(
         "dir": dir,
     }
     current.configure(given)
-    current.aim(tracking_uri, experiment)
+    current.aim(tracking_uri, workspace, experiment)
     current.enable()
 
 

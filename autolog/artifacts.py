@@ -1,19 +1,12 @@
-"""The slow lane: files go to the run by MLflow's own upload, in a process of their own.
-
-`Lane` is the shipper's end; `main` runs in the process, the only part of the shipping half that
-imports mlflow for a server reached over HTTP.
-"""
+"""The slow lane: files go to the run in a process of their own; this is the shipper's end of it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +34,11 @@ class Outcome(NamedTuple):
 class Lane:
     """Uploads one file at a time in a process that starts with the first one."""
 
-    def __init__(self, environ: Mapping[str, str], log: Path) -> None:
-        self._environ, self._log = environ, log
+    def __init__(
+        self, environ: Mapping[str, str], log: Path, token: Callable[[], str] | None = None
+    ) -> None:
+        """`token` gives what goes with each file where the credential is elsewhere."""
+        self._environ, self._log, self._token = environ, log, token
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Of the present process only: a late word of a former one answers nothing."""
@@ -59,9 +55,9 @@ class Lane:
         assert process.stdin is not None
         self._current = upload
         try:
-            process.stdin.write(json.dumps(upload) + "\n")
+            process.stdin.write(json.dumps([upload, self._token and self._token()]) + "\n")
             process.stdin.flush()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a credential may raise anything
             self._replies.put(json.dumps([f"upload process: {error}", False]))
 
     def outcome(self) -> Outcome | None:
@@ -87,7 +83,7 @@ class Lane:
             return self._process
         with open(self._log, "a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                launch.command("autolog.artifacts"),
+                launch.command("autolog.uploading"),
                 env=dict(self._environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -104,27 +100,3 @@ def _listen(process: subprocess.Popen[str], replies: queue.SimpleQueue[str]) -> 
     for line in process.stdout:
         replies.put(line)
     replies.put(json.dumps(["the upload process ended", False]))
-
-
-def main() -> None:
-    """Upload what standard input asks for, a JSON line each, and answer each with a line."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(19)  # a file can wait, and mlflow alone takes seconds of a processor to load
-    replies = sys.stdout
-    sys.stdout = sys.stderr
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    client = MlflowClient()
-    for line in sys.stdin:
-        upload = Upload(*json.loads(line))
-        problem, is_final = "", False
-        try:
-            client.log_artifact(upload.run_id, upload.file, upload.folder or None)
-        except MlflowException as error:
-            problem = str(error)
-            is_final = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-        except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
-            problem = f"{type(error).__name__}: {error}"
-        replies.write(json.dumps([problem, is_final]) + "\n")
-        replies.flush()

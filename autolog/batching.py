@@ -75,6 +75,9 @@ class Limits:
 
 
 MLFLOW = Limits()
+AZUREML = Limits(metrics=200, tags=50, tag_length=1000)
+"""Azure ML takes 250 values of a name in a batch, and a tag's value up to 1,000 characters:
+https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity"""
 
 
 @dataclass(frozen=True, slots=True)

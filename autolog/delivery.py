@@ -110,7 +110,7 @@ class Delivery:
         try:
             self._exporter.export(batch)
         except Rejected as refusal:
-            return self._narrow(run, batch, refusal.reason)
+            return self._narrow(run, batch, refusal.reason, limit=refusal.limit)
         except RunRefused as refusal:
             self._set_aside(run, refusal.reason)
             return []
@@ -166,10 +166,16 @@ class Delivery:
 
     # -- what a server refuses -------------------------------------------------------------------
 
-    def _narrow(self, run: int, batch: Batch, reason: str) -> list[Step]:
-        """The halves instead, until what the server refuses stands alone: a dead letter."""
+    def _narrow(self, run: int, batch: Batch, reason: str, limit: int | None = None) -> list[Step]:
+        """The halves instead, until what the server refuses stands alone: a dead letter.
+
+        A param past the server's `limit` stands in ``params.json`` instead.
+        """
         if len(batch) > 1:
             return [partial(self._send, run, half) for half in batch.halves()]
+        if batch.params and limit is not None:
+            self._acknowledge(run, 1)
+            return [partial(self._queue_params, run, dict(batch.params))]
         self._feed.progress.reject(reason, 1)
         self._dead_letter(
             batch.run_id,

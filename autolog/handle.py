@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from autolog import recorder
 from autolog.recorder import Run
 from autolog.waiting import until_stored
+from autolog.workspace.address import Workspace, is_workspace
+
+_PAGE = 999
+"""Points in one reply; a workspace of Azure ML gives less than 1,000."""
 
 
 class Point(NamedTuple):
@@ -16,6 +21,17 @@ class Point(NamedTuple):
     value: float
     timestamp: int
     """Milliseconds since the epoch."""
+
+
+def _history(client: Any, run_id: str, key: str) -> Iterator[Point]:
+    """The points of a metric, by the page: a workspace refuses what MLflow's client asks for."""
+    store, token = client._tracking_client.store, None  # noqa: SLF001 - no public way to ask so
+    while True:
+        page = store.get_metric_history(run_id, key, max_results=_PAGE, page_token=token)
+        yield from (Point(metric.step, metric.value, metric.timestamp) for metric in page)
+        token = page.token
+        if not token:
+            return
 
 
 class RunHandle:
@@ -47,9 +63,13 @@ class RunHandle:
 
     @property
     def url(self) -> str | None:
-        """Where MLflow's UI shows the run; None until it is created, or without a server."""
+        """Where MLflow's UI or Azure's studio shows the run; None until it is there, or locally."""
         run_id = self.run_id
-        if self._run is None or run_id is None or not self._run.target.uri.startswith("http"):
+        if self._run is None or run_id is None:
+            return None
+        if is_workspace(self._run.target.uri):
+            return Workspace.parse(self._run.target.uri).studio(run_id)
+        if not self._run.target.uri.startswith("http"):
             return None
         experiment = self._client(self._run).get_run(run_id).info.experiment_id
         uri = self._run.target.public_uri.rstrip("/")
@@ -66,10 +86,7 @@ class RunHandle:
         client, run = self._client(self._run), self._sent(self._run, timeout)
         return {
             key: sorted(
-                (
-                    Point(m.step, m.value, m.timestamp)
-                    for m in client.get_metric_history(run.info.run_id, key)
-                ),
+                _history(client, run.info.run_id, key),
                 key=lambda point: (point.step, point.timestamp),
             )
             for key in run.data.metrics

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from autolog import guard, launch, settings
@@ -19,17 +20,20 @@ from autolog.journal import progress
 from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
 from autolog.journal.writer import Journal
+from autolog.mirror import Mirror
+from autolog.workspace.bearer import expiry
 
 _TICK = 1.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _SHIPPER = "autolog.shipper"
+_SHORTEST_TOKEN_PAUSE, _LONGEST_TOKEN_PAUSE = 0.2, 20.0
 
 
 class Sender:
     """The shipper of one group, as seen from a process that logs there."""
 
-    def __init__(self, group: Path, uri: str, mode: str) -> None:
-        self.group, self._uri, self.mode = group, uri, mode
+    def __init__(self, group: Path, uri: str, mode: str, token: Callable[[], str] | None) -> None:
+        self.group, self._uri, self.mode, self._token = group, uri, mode, token
         self.journals: list[Journal] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -79,22 +83,46 @@ class Sender:
 
     def _ship(self) -> None:
         with guard.shield("shipper", firm=True):
-            importlib.import_module(_SHIPPER).ship(self.group, self._uri)
+            importlib.import_module(_SHIPPER).ship(self.group, self._uri, self._token)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         log = os.open(self.group / SHIPPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*launch.command(_SHIPPER), str(self.group)],
                 cwd=self.group,
-                env=settings.shipper_environment(self._uri),
-                stdin=subprocess.DEVNULL,
+                env=settings.shipper_environment(self._uri, sends_tokens=self._token is not None),
+                stdin=subprocess.DEVNULL if self._token is None else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         finally:
             os.close(log)
+        if self._token is not None:
+            feed = threading.Thread(
+                target=_send_tokens, args=(self._token, process), name="autolog-tokens", daemon=True
+            )
+            feed.start()
+        return process
+
+
+def _send_tokens(token: Callable[[], str], process: subprocess.Popen[bytes]) -> None:
+    """Write each new token to a shipper, in good time; in memory only."""
+    sent = ""
+    while process.poll() is None and process.stdin is not None:
+        pause = _LONGEST_TOKEN_PAUSE
+        with guard.shield("tokens", firm=True):
+            text = token()
+            if text != sent:
+                try:
+                    process.stdin.write(f"{text}\n".encode())
+                    process.stdin.flush()
+                except OSError:  # it has ended
+                    return
+                sent = text
+            pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
+        time.sleep(pause)
 
 
 class Keeper:
@@ -103,6 +131,8 @@ class Keeper:
     def __init__(self, mode: str) -> None:
         self.senders: dict[Path, Sender] = {}
         self.mode = mode
+        outputs = settings.job_outputs()
+        self._mirror = Mirror(outputs) if outputs is not None else None
         self._is_stopped = False
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -111,11 +141,20 @@ class Keeper:
         """Have the next round at once; safe in finalizers and signal handlers."""
         self._wakes.put(True)
 
-    def watch(self, group: Path, uri: str, journal: Journal | None = None) -> None:
-        """Look after a group, and after a journal of this process in it."""
+    def watch(
+        self,
+        group: Path,
+        uri: str,
+        journal: Journal | None = None,
+        token: Callable[[], str] | None = None,
+    ) -> None:
+        """Look after a group, and after a journal of this process in it.
+
+        `token` gives tokens where the credential lives in this process only.
+        """
         sender = self.senders.get(group)
         if sender is None:
-            sender = Sender(group, uri, self.mode)
+            sender = Sender(group, uri, self.mode, token)
             self.senders = {**self.senders, group: sender}
         if journal is not None:
             sender.journals.append(journal)
@@ -140,6 +179,8 @@ class Keeper:
                 journal.prepare()
                 if self.mode == "offline":
                     journal.sync()
+                if self._mirror is not None:
+                    self._mirror.look(journal, now)
             sender.ensure(now)
 
     def ensure(self) -> None:
@@ -154,3 +195,6 @@ class Keeper:
         self.wake()
         for sender in self.senders.values():
             sender.release()
+            if self._mirror is not None:
+                for journal in sender.journals:
+                    self._mirror.leave(journal)

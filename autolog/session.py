@@ -9,7 +9,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
+from autolog.workspace.identity import identify, registered
 
 _POLL = 0.02
 _STANDSTILL = 5.0
@@ -42,6 +43,8 @@ class Session:
     def __init__(self) -> None:
         self._given: dict[str, object] = {}
         self._aimed: set[str] = set()
+        self._tokens: dict[str, Callable[[], str]] = {}
+        """What gives tokens for a tracking URI, where that lives in this process only."""
         self.settings, self.origins = settings.resolve({}, settings.environment())
         self.recorder = Recorder(self.settings, self._journal_for)
         self.recorder.run_tags = context.tags
@@ -84,11 +87,21 @@ class Session:
         if not self.journals:
             self.keeper.mode, self._root = self.settings.mode, None
 
-    def aim(self, tracking_uri: str | os.PathLike[str] | None, experiment: str | None) -> None:
+    def aim(
+        self,
+        tracking_uri: str | os.PathLike[str] | None,
+        workspace: object,
+        experiment: str | None,
+    ) -> None:
         """Send new runs there, and have mlflow do the same, until mlflow is told otherwise.
 
-        Raises `SettingError` for what is no tracking URI or no name.
+        Raises `SettingError` for what is no tracking URI, no workspace or no name, and for both.
         """
+        if workspace is not None:
+            if tracking_uri:
+                message = f"tracking_uri={tracking_uri!r} beside a workspace: give one of them"
+                raise settings.SettingError(message)
+            tracking_uri = self._uri_of(workspace)
         if tracking_uri:
             try:
                 uri = settings.absolute(os.fspath(tracking_uri))
@@ -102,6 +115,22 @@ class Session:
                 raise settings.SettingError(f"experiment={experiment!r}: use the name, a text")
             settings.choose_experiment(experiment)
             self._aimed.add(experiment)
+
+    def _uri_of(self, workspace: object) -> str:
+        try:
+            found = identify(workspace)
+        except ValueError as error:
+            raise settings.SettingError(str(error)) from None
+        uri = found.workspace.uri
+        self._use_token(uri, found.token)
+        if found.uri is not None:
+            self.recorder.full_uris[uri] = found.uri
+        return uri
+
+    def _use_token(self, uri: str, token: Callable[[], str] | None) -> None:
+        if token is not None:
+            settings.keep_tokens_here()
+            self._tokens[uri] = token
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -121,7 +150,7 @@ class Session:
             where = settings.target()
             group = self._group(where)
             if group is not None:
-                self.keeper.watch(group, where.uri)
+                self.keeper.watch(group, where.uri, token=self._tokens.get(where.uri))
 
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
@@ -160,7 +189,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._exit_watch.mark_sigterm(folder)
         self.journals[group] = journal
-        self.keeper.watch(group, where.uri, journal)
+        self.keeper.watch(group, where.uri, journal, self._tokens.get(where.uri))
         return journal
 
     def _group(self, where: Target) -> Path | None:
@@ -168,6 +197,8 @@ class Session:
             if self._root is None:
                 self._root = journal_root(self.settings.dir)
                 self._announcer.root_chosen(self._root, self.settings.dir)
+            if where.uri not in self._tokens:
+                self._use_token(where.uri, registered(where.uri))
             name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)

@@ -366,7 +366,9 @@ def torch_distributed() -> Any:
 _CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD MLFLOW_TRACKING_TOKEN MLFLOW_TRACKING_AUTH"
     " MLFLOW_TRACKING_AWS_SIGV4 MLFLOW_TRACKING_INSECURE_TLS MLFLOW_TRACKING_SERVER_CERT_PATH"
-    " MLFLOW_TRACKING_CLIENT_CERT_PATH DATABRICKS_HOST DATABRICKS_TOKEN"
+    " MLFLOW_TRACKING_CLIENT_CERT_PATH DATABRICKS_HOST DATABRICKS_TOKEN AUTOLOG_TOKENS"
+    " AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_CLIENT_CERTIFICATE_PATH AZURE_TENANT_ID"
+    " AZURE_FEDERATED_TOKEN_FILE AZUREML_RUN_TOKEN"
 ).split()
 
 
@@ -382,11 +384,32 @@ _SHIPPER_VARIABLES = {
 }
 
 
-def shipper_environment(uri: str, *, with_credentials: bool = True) -> dict[str, str]:
+_TOKENS, _SENT = "AUTOLOG_TOKENS", "stdin"
+
+
+def are_tokens_sent() -> bool:
+    """Whether the process that started this one sends it tokens."""
+    return os.environ.get(_TOKENS) == _SENT
+
+
+def keep_tokens_here() -> None:
+    """What this process and its children log waits for tokens of this process."""
+    export(_TOKENS, f"process {os.getpid()}")
+
+
+def shipper_environment(
+    uri: str, *, with_credentials: bool = True, sends_tokens: bool = False
+) -> dict[str, str]:
     """The environment for a shipper that sends to `uri`, which may hold a password."""
-    left_out = {"PYTHONINSPECT", *(() if with_credentials else _CREDENTIALS)}
+    left_out = {"PYTHONINSPECT", _TOKENS, *(() if with_credentials else _CREDENTIALS)}
     kept = {k: v for k, v in os.environ.items() if k not in left_out}
-    return kept | _SHIPPER_VARIABLES | {"MLFLOW_TRACKING_URI": uri}
+    tokens = {_TOKENS: _SENT} if sends_tokens else {}
+    return kept | _SHIPPER_VARIABLES | {"MLFLOW_TRACKING_URI": uri} | tokens
+
+
+def job_outputs() -> Path | None:
+    """The folder of ours that outlives this job's machine; None outside of Azure ML's jobs."""
+    return Path("outputs", "autolog").absolute() if os.environ.get("AZUREML_RUN_ID") else None
 
 
 def is_ephemeral() -> bool:

@@ -21,6 +21,7 @@ from autolog.artifacts import Lane, Outcome, Upload
 from autolog.batching import Pace
 from autolog.delivery import Delivery, values_in
 from autolog.exporters import Exporter, Retryable, RunRefused, exporter_for
+from autolog.exporters.bearer import Fetch, from_lines
 from autolog.feed import Entry, Feed, destination, read_meta
 from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
@@ -118,6 +119,10 @@ class Shipper:
             if source.life is Life.ALIVE and source.feed.position != source.synced:
                 source.synced = source.feed.position
                 source.feed.sync()
+
+    def tend(self) -> None:
+        """Have the exporter do what is due by the clock."""
+        self._exporter.tend()
 
     @property
     def is_drained(self) -> bool:
@@ -290,7 +295,8 @@ def main() -> None:
     """Entry point of a shipper process: the group's folder is the only argument."""
     _give_way()
     environ = settings.environment()
-    ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"])
+    token = from_lines(sys.stdin) if settings.are_tokens_sent() else None
+    ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"], token)
 
 
 def _give_way() -> None:
@@ -302,30 +308,35 @@ def _give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
-def ship(group: Path, uri: str) -> None:
-    """Ship a group's journals until all is sent, or nobody is left and time is up."""
+def ship(group: Path, uri: str, token: Fetch | None = None) -> None:
+    """Ship a group's journals until all is sent, or nobody is left and time is up.
+
+    `token` gives tokens where the credential is the training process's own.
+    """
     lock = Lock(group / SHIPPER_LOCK)
     if not lock.acquire():
         return
     try:
         chosen, _ = settings.resolve({}, settings.environment())
-        live = _Live(group, uri, chosen.linger, chosen.batch_seconds)
+        live = _Live(group, uri, token, chosen.linger, chosen.batch_seconds)
         live.run()
     finally:
         lock.release()
     if live.discover():  # who began to log while the lock was held relies on its holder
-        ship(group, uri)
+        ship(group, uri, token)
 
 
 class _Live:
     """The loop of a shipper process."""
 
-    def __init__(self, group: Path, uri: str, linger: float, batch_seconds: float) -> None:
+    def __init__(
+        self, group: Path, uri: str, token: Fetch | None, linger: float, batch_seconds: float
+    ) -> None:
         self._group, self._linger = group, linger
         environ = settings.shipper_environment(uri)
-        self._lane = Lane(environ, group / SHIPPER_LOG)
+        self._lane = Lane(environ, group / SHIPPER_LOG, token)
         self._shipper = Shipper(
-            exporter_for(uri, environ),
+            exporter_for(uri, environ, token=token),
             self._lane,
             Pace(seconds=batch_seconds),
             clock=time.monotonic,
@@ -344,6 +355,7 @@ class _Live:
                     scanned = now
                     self.discover()
                     self._shipper.sync_disks()
+                    self._shipper.tend()
                 moved = self._shipper.round()
                 self._say()
                 if self._shipper.has_living:

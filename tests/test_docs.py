@@ -189,7 +189,8 @@ def test_a_sentence_has_a_line_of_its_own(page: Path) -> None:
 
 def test_the_settings_table_is_that_of_the_code() -> None:
     """Names, variables, defaults and meanings; and `enable` has no option that is no setting."""
-    options = inspect.signature(autolog.enable).parameters.keys() - {"tracking_uri", "experiment"}
+    destinations = {"tracking_uri", "workspace", "experiment"}
+    options = inspect.signature(autolog.enable).parameters.keys() - destinations
     assert options <= {field.name for field in fields(Settings)}
     rows = ["| variable | `enable()` | default | meaning |", "| --- | --- | --- | --- |"]
     for field in fields(Settings):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from autolog.workspace.address import Workspace, is_workspace
 
 if TYPE_CHECKING:
     from autolog.batching import Batch, Limits
@@ -17,9 +19,9 @@ class Retryable(Exception):
     """Not stored now, perhaps later: unreachable, busy, not authorised, or no MLflow at all.
 
     `after` is the wait in seconds the server asked for. `is_unauthorized` is True when another
-    credential is wanted. `suspect` is True when what was sent may be
-    the cause (a 500): MLflow answers that for passing trouble and for some content it chokes on,
-    and only who sees other requests succeed can tell the two apart.
+    credential is wanted. `status` is that of the reply, None where there was none. `suspect` is
+    True when what was sent may be the cause (a 500): MLflow answers that for passing trouble and
+    for some content it chokes on, and only who sees other requests succeed can tell the two apart.
     """
 
     def __init__(
@@ -29,12 +31,14 @@ class Retryable(Exception):
         *,
         suspect: bool = False,
         is_unauthorized: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.after = after
         self.suspect = suspect
         self.is_unauthorized = is_unauthorized
+        self.status = status
 
 
 class Rejected(Exception):
@@ -84,18 +88,32 @@ class Exporter(Protocol):
     def check(self) -> None:
         """Ask for something small, to see whether the server can be used; raises `Rejected` too."""
 
+    def tend(self) -> None:
+        """Do what is due by the clock; called about once a second, with or without batches."""
+
     def close(self) -> None:
         """Give back connections."""
 
 
-def exporter_for(target: str, environ: Mapping[str, str], *, use_saved: bool = True) -> Exporter:
+def exporter_for(
+    target: str,
+    environ: Mapping[str, str],
+    *,
+    use_saved: bool = True,
+    token: Callable[[], str] | None = None,
+) -> Exporter:
     """The exporter for an MLflow tracking URI; connects to nothing yet.
 
-    `use_saved` False leaves out the credentials that are saved in the user's files.
+    `use_saved` False leaves out the credentials that are saved in the user's files. `token` gives
+    fresh tokens for a workspace, where the environment is not to.
 
-    HTTP(S) goes without mlflow, unless the environment asks for one of its authentication plugins;
-    every other URI goes through the store that mlflow resolves it to.
+    HTTP(S) and workspaces of Azure ML go without mlflow, unless the environment asks for one of its
+    authentication plugins; every other URI goes through the store that mlflow resolves it to.
     """
+    if is_workspace(target):
+        from autolog.exporters.azureml import AzureExporter
+
+        return AzureExporter(Workspace.parse(target), environ, token)
     if target.lower().startswith(("http://", "https://")) and not _needs_plugin(environ):
         from autolog.exporters.rest import RestExporter, credentials
 
@@ -127,4 +145,5 @@ def refusal(
         limit = re.search(r"\bLimit=(\d{1,9})\b", reason)
         return Rejected(reason, int(limit[1]) if limit else None, code=code)
     suspect = status == 500 or (from_mlflow and status not in _BUSY)
-    return Retryable(reason, after, suspect=suspect, is_unauthorized=status in (401, 403))
+    is_unauthorized = status in (401, 403)
+    return Retryable(reason, after, suspect=suspect, is_unauthorized=is_unauthorized, status=status)

@@ -229,6 +229,20 @@ class RestExporter(TrackingExporter):
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         try:
+            base = urldefragauth(self._target).rstrip("/")
+        except ValueError as error:
+            raise _unusable(error) from None
+        return self._send(method, f"{base}/api/2.0/mlflow/{endpoint}", body, params)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Ask, with the credential of the moment; the reply."""
+        try:
             credentials = self._credentials()
             userinfo = get_auth_from_url(self._target)
             authorization = _basic(*userinfo) if any(userinfo) else credentials.authorization
@@ -238,7 +252,7 @@ class RestExporter(TrackingExporter):
                 headers["X-MLFLOW-WORKSPACE"] = credentials.workspace
             reply = self._session.request(
                 method,
-                f"{urldefragauth(self._target).rstrip('/')}/api/2.0/mlflow/{endpoint}",
+                url,
                 params=params,
                 data=body,
                 headers=headers,
@@ -249,15 +263,18 @@ class RestExporter(TrackingExporter):
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
             )
         except (ValueError, configparser.Error) as error:
-            # Without the error's own words, which can quote the credential.
-            raise Retryable(
-                f"{type(error).__name__}: the address, the proxy or a credential cannot be used"
-            ) from None
+            raise _unusable(error) from None
         except OSError as error:
             is_proxy = isinstance(error, requests.exceptions.ProxyError)
             who = "the proxy" if is_proxy else without_userinfo(self._target)
             raise Retryable(f"no answer from {who}: {_innermost(error)}") from error
         return wire.content(reply, method)
+
+
+def _unusable(error: Exception) -> Retryable:
+    # Without the error's own words, which can quote the credential.
+    name = type(error).__name__
+    return Retryable(f"{name}: the address, the proxy or a credential cannot be used")
 
 
 def _innermost(error: BaseException) -> str:

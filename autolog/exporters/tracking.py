@@ -32,6 +32,8 @@ class TrackingExporter(ABC):
     """
 
     limits = MLFLOW
+    default_experiment: str | None = None
+    """The name of the experiment of runs that name none; None where that is the one with id 0."""
 
     @abstractmethod
     def get_run(self, run_id: str) -> Found | None:
@@ -68,6 +70,9 @@ class TrackingExporter(ABC):
     @abstractmethod
     def close(self) -> None:
         """See `Exporter.close`."""
+
+    def tend(self) -> None:  # noqa: B027 - most have nothing to do
+        """See `Exporter.tend`."""
 
     def check(self) -> None:
         """See `Exporter.check`."""
@@ -109,18 +114,21 @@ class TrackingExporter(ABC):
         return _usable(run, f"run {run_id}")
 
     def _experiment_id(self, start: RunStart) -> str:
-        if start.experiment is None:
+        name = start.experiment
+        if name is None and start.experiment_id is None:
+            name = self.default_experiment
+        if name is None:
             return start.experiment_id or _DEFAULT_EXPERIMENT
-        experiment = self.get_experiment(start.experiment)
+        experiment = self.get_experiment(name)
         if experiment is None:
             try:
-                return self.create_experiment(start.experiment)
+                return self.create_experiment(name)
             except Rejected as error:
                 if error.code != "RESOURCE_ALREADY_EXISTS":
                     raise
             # Another process was faster, so now it is there.
-            experiment = self.get_experiment(start.experiment)
-        return _usable(experiment, f"experiment {start.experiment!r}")
+            experiment = self.get_experiment(name)
+        return _usable(experiment, f"experiment {name!r}")
 
     def _create_run(self, experiment_id: str, start: RunStart, parent_id: str | None) -> str:
         identity = {RUN_KEY: start.key} | ({_PARENT: parent_id} if parent_id else {})

@@ -104,13 +104,24 @@ def content(reply: requests.Response, method: str) -> dict[str, Any]:
         said = {}
     elif reply.status_code == 200:
         return said
-    code, message = said.get("error_code"), said.get("message")
+    code = said.get("error_code")
     raise refusal(
         reply.status_code,
         code if isinstance(code, str) else None,
-        message if isinstance(message, str) and message else f"{where}: {_quoted(reply)}",
+        _message(said) or f"{where}: {_quoted(reply)}",
         _retry_after(reply.headers.get("Retry-After", "")),
     )
+
+
+def _message(said: Mapping[str, Any]) -> str:
+    """The words of an error: MLflow's, or one level down those of Azure's services."""
+    for key, field in (("message", None), ("Error", "Message"), ("error", "message")):
+        found = said.get(key)
+        if field is not None:
+            found = found.get(field) if isinstance(found, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return ""
 
 
 def _quoted(reply: requests.Response) -> str:

@@ -64,6 +64,8 @@ class Recorder:
         """Context tags for a run that starts now."""
         self.exit_status: Callable[[], str] = lambda: Status.FINISHED
         """How runs end that are still open when the process does, as far as it is known."""
+        self.full_uris: dict[str, Callable[[], str]] = {}
+        """What gives the tracking URI that MLflow's own client is to use in place of another."""
         self.on_start: list[Callable[[Run], None]] = []
         self.before_flush: list[Callable[[], None]] = []
         """Called before somebody waits for, or looks at, all that was logged."""

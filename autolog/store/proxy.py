@@ -22,7 +22,7 @@ from autolog.journal import progress
 from autolog.recorder import Role, Run
 from autolog.records import RunStart
 from autolog.settings import Target
-from autolog.store import checks, entities
+from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
@@ -57,14 +57,15 @@ _proxies: weakref.WeakKeyDictionary[Any, StoreProxy] = weakref.WeakKeyDictionary
 
 def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_store(store_uri: Any = None, artifact_uri: Any = None) -> Any:
-        store = original(store_uri, artifact_uri)
         if not _is_on:
-            return store
+            return original(store_uri, artifact_uri)
+        uri = str(utils._resolve_tracking_uri(store_uri))  # noqa: SLF001
+        full = hosts.usable(uri)
+        store = original(store_uri if full == uri else full, artifact_uri)
         with guard.shield("mlflow.store"):
             proxy = _proxies.get(store)
             if proxy is None:
-                uri = utils._resolve_tracking_uri(store_uri)  # noqa: SLF001
-                proxy = _proxies[store] = StoreProxy(store, str(uri))
+                proxy = _proxies[store] = StoreProxy(store, uri)
             return proxy
         return store
 

@@ -1,0 +1,109 @@
+"""Bearer tokens for a workspace: where they come from, and when the next one is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autolog.exporters import Retryable
+from autolog.exporters.bearer import Fetch
+from autolog.workspace.bearer import expiry
+
+_EARLIEST = 300.0
+"""Seconds before its end that a token is replaced, or a third of its life where that is less."""
+_PAUSE = 10.0
+"""Seconds between two tries while the old token serves."""
+
+
+class Tokens:
+    """The token to use now.
+
+    Replaced before it expires, and after the service has refused it. While a new one cannot be had
+    the old one serves to its end.
+    """
+
+    def __init__(
+        self, fetch: Fetch, first: str | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock` gives seconds since the epoch, which is what tokens carry."""
+        self._fetch, self._clock = fetch, clock
+        self._text, self._obtained, self._expires = "", 0.0, 0.0
+        self._is_refused = False
+        self._not_before = 0.0
+        if first:
+            self._take(first)
+
+    def current(self) -> str:
+        """The token. Raises `Retryable` where there is none that can be used."""
+        now = self._clock()
+        is_usable = bool(self._text) and now < self._expires and not self._is_refused
+        if is_usable and (now < self._due or now < self._not_before):
+            return self._text
+        try:
+            self._take(self._fetch())
+        except Exception as error:
+            if is_usable:
+                self._not_before = now + min(_PAUSE, (self._expires - self._obtained) / 10)
+                return self._text
+            raise Retryable(f"no token: {_first_line(error)}", is_unauthorized=True) from error
+        if now >= self._expires:
+            raise Retryable("no token but one that has expired", is_unauthorized=True)
+        return self._text
+
+    def refuse(self) -> None:
+        """The service has refused the token, whatever the clocks say."""
+        self._is_refused = True
+
+    def _take(self, text: str) -> None:
+        self._text, self._obtained, self._expires = text, self._clock(), expiry(text)
+        self._is_refused = False
+
+    @property
+    def _due(self) -> float:
+        life = self._expires - self._obtained
+        return self._expires - min(_EARLIEST, life / 3)
+
+
+def from_identity(environ: Mapping[str, str], scope: str, authority: str) -> Fetch:
+    """Tokens by azure-identity, without a prompt: environment, workload, managed identity, CLI."""
+
+    def fetch() -> str:
+        # A credential of its own each time: one that is kept gives a refused token again.
+        return str(_credential(environ, authority).get_token(scope).token)
+
+    return fetch
+
+
+def _credential(environ: Mapping[str, str], authority: str) -> Any:
+    try:
+        from azure.identity import DefaultAzureCredential
+    except ImportError:
+        raise ModuleNotFoundError(
+            "azure-identity is not installed: pip install 'mlflow-autolog[azureml]'"
+        ) from None
+    # What could open a window, or ask, is not among its links by default.
+    return DefaultAzureCredential(
+        authority=environ.get("AZURE_AUTHORITY_HOST") or authority,
+        exclude_visual_studio_code_credential=True,
+        exclude_shared_token_cache_credential=True,
+    )
+
+
+def from_first(*sources: Fetch) -> Fetch:
+    """Tokens of the first source that has one; the error of the first, where none has."""
+
+    def fetch() -> str:
+        problems = []
+        for source in sources:
+            try:
+                return source()
+            except Exception as error:  # noqa: BLE001 - each library has its own
+                problems.append(error)
+        raise problems[0]
+
+    return fetch
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,225 @@
+"""The exporter for workspaces of Azure Machine Learning: MLflow's API behind Azure's own rules."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autolog.batching import AZUREML, Batch
+from autolog.exporters import Rejected, Retryable, azure_files, azure_tokens, wire
+from autolog.exporters.azure_tokens import Tokens
+from autolog.exporters.bearer import Fetch
+from autolog.exporters.rest import Credentials, RestExporter
+from autolog.workspace.address import Workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autolog.batching import Metric
+
+_PAGE = 999
+"""Points of a history in one reply; the service takes less than 1,000."""
+
+
+class _Cloud(NamedTuple):
+    arm: str
+    authority: str
+
+
+_CLOUDS = {
+    "AzureCloud": _Cloud("management.azure.com", "login.microsoftonline.com"),
+    "AzureUSGovernment": _Cloud("management.usgovcloudapi.net", "login.microsoftonline.us"),
+    "AzureChinaCloud": _Cloud("management.chinacloudapi.cn", "login.chinacloudapi.cn"),
+}
+_ARM_VERSION = "2022-05-01"
+
+
+class AzureExporter(RestExporter):
+    """Sends to one workspace.
+
+    Where a reply was lost, or a former process may have sent more than it noted, what the service
+    has is read back first: it is not known to drop a point that it is sent twice.
+    """
+
+    limits = AZUREML
+    default_experiment = "Default"
+
+    def __init__(
+        self, workspace: Workspace, environ: Mapping[str, str], token: Fetch | None = None
+    ) -> None:
+        """Without `token` those of the environment are used."""
+        super().__init__(workspace.uri, self._bearer)
+        self._workspace = workspace
+        self._cloud = _CLOUDS.get(environ.get("AZUREML_CURRENT_CLOUD", ""), _CLOUDS["AzureCloud"])
+        self._experiments: dict[str, str] = {}
+        self._certain: set[str] = set()
+        """Runs that have nothing but what this exporter knows to have been stored."""
+        self._stored: dict[tuple[str, str], set[_Point]] = {}
+        """What the others have, by run and name of the metric."""
+        self._tokens = Tokens(token) if token is not None else self._tokens_of(environ)
+
+    # -- tokens ------------------------------------------------------------------------------------
+
+    def _tokens_of(self, environ: Mapping[str, str]) -> Tokens:
+        audience = f"https://{self._cloud.arm}/.default"
+        identity = azure_tokens.from_identity(environ, audience, self._cloud.authority)
+        first = environ.get("MLFLOW_TRACKING_TOKEN") or environ.get("AZUREML_RUN_TOKEN")
+        run_id = environ.get("AZUREML_RUN_ID") or environ.get("MLFLOW_RUN_ID")
+        if not (first and run_id):
+            return Tokens(identity, first)
+        experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
+
+        def renewed() -> str:
+            """The next token of a job, for the one it has."""
+            chosen = experiment_id or self._experiment_of(run_id)
+            url = self._service("history", f"experimentids/{chosen}/runs/{run_id}/token")
+            return str(wire.at(super(AzureExporter, self)._send("GET", url), "token"))
+
+        return Tokens(azure_tokens.from_first(renewed, identity), first)
+
+    def _bearer(self) -> Credentials:
+        return Credentials(token=self._tokens.current(), netrc=False)
+
+    def tend(self) -> None:
+        """Fetch the next token in time: a job's old one, expired, would not get it."""
+        with contextlib.suppress(Retryable):  # said when something is to be sent
+            self._tokens.current()
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        method: str,
+        endpoint: str,
+        body: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        url = f"https://{self._host}/mlflow/v2.0{self._workspace.path}/api/2.0/mlflow/{endpoint}"
+        return self._send(method, url, body, params)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        try:
+            return super()._send(method, url, body, params)
+        except Retryable as problem:
+            if not problem.is_unauthorized:
+                raise
+            self._tokens.refuse()
+        return super()._send(method, url, body, params)
+
+    def _service(self, service: str, path: str) -> str:
+        return f"https://{self._host}/{service}/v1.0{self._workspace.path}/{path}"
+
+    @property
+    def _host(self) -> str:
+        """The host of the workspace's region, which its own page knows."""
+        if not self._workspace.host:
+            page = f"https://{self._cloud.arm}{self._workspace.path}"
+            known = self._send("GET", page, params={"api-version": _ARM_VERSION})
+            services = self._send("GET", str(wire.at(known, "properties", "discoveryUrl")))
+            host = str(wire.at(services, "api")).partition("://")[2].strip("/")
+            self._workspace = self._workspace.at(host)
+        return self._workspace.host
+
+    def _experiment_of(self, run_id: str) -> str:
+        if run_id not in self._experiments:
+            reply = self._call("GET", "runs/get", params={"run_id": run_id})
+            self._experiments[run_id] = str(wire.at(reply, "run", "info", "experiment_id"))
+        return self._experiments[run_id]
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI with its host. Raises `Retryable` where that cannot be had."""
+        return self._workspace.at(self._host).uri
+
+    # -- what the workspace takes ------------------------------------------------------------------
+
+    def create_run(self, experiment_id: str, start: Any, tags: Mapping[str, str]) -> str:
+        """See `TrackingExporter`."""
+        run_id = super().create_run(experiment_id, start, tags)
+        self._certain.add(run_id)
+        return run_id
+
+    def log_batch(self, batch: Batch) -> None:
+        """See `TrackingExporter`."""
+        wanted = batch if batch.run_id in self._certain else self._unstored(batch)
+        if not wanted:
+            return
+        try:
+            super().log_batch(wanted)
+        except Retryable:
+            self._certain.discard(batch.run_id)
+            for metric in batch.metrics:
+                self._stored.pop((batch.run_id, metric.key), None)
+            raise
+        for metric in wanted.metrics:
+            if (points := self._stored.get((batch.run_id, metric.key))) is not None:
+                points.add(_point(metric))
+
+    def log_inputs(self, run_id: str, content: str) -> None:
+        """See `Exporter.log_inputs`."""
+        try:
+            super().log_inputs(run_id, content)
+        except Retryable as problem:
+            if problem.status != 404:
+                raise
+            raise Rejected("the workspace takes no inputs of runs") from problem
+
+    def upload(self, run_id: str, file: Path, path: str) -> str:
+        """Store a file in a run; the path it has there. Raises `Retryable` and `Rejected`."""
+
+        def send(
+            method: str, what: str, body: bytes | None, query: Mapping[str, str] | None
+        ) -> dict[str, Any]:
+            run = f"experiments/{self._experiment_of(run_id)}/runs/{run_id}"
+            return self._send(method, self._service("history", f"{run}/{what}"), body, query)
+
+        return azure_files.upload(send, file, path)
+
+    def _unstored(self, batch: Batch) -> Batch:
+        """A batch without the points that the run has."""
+        for key in {metric.key for metric in batch.metrics}:
+            if (batch.run_id, key) not in self._stored:
+                self._stored[batch.run_id, key] = set(self._history(batch.run_id, key))
+        return Batch(
+            batch.run_id,
+            tuple(m for m in batch.metrics if _point(m) not in self._stored[batch.run_id, m.key]),
+            batch.params,
+            batch.tags,
+        )
+
+    def _history(self, run_id: str, key: str) -> Iterator[_Point]:
+        query = {"run_id": run_id, "metric_key": key, "max_results": str(_PAGE)}
+        while True:
+            try:
+                reply = self._call("GET", "metrics/get-history", params=query)
+            except Rejected as refusal:
+                if refusal.code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return
+            for point in reply.get("metrics", ()):
+                with contextlib.suppress(LookupError, TypeError, ValueError):
+                    value = float(point["value"])
+                    yield _key(int(point["timestamp"]), int(point.get("step", 0)), value)
+            if not reply.get("next_page_token"):
+                return
+            query["page_token"] = str(reply["next_page_token"])
+
+
+_Point = tuple[int, int, str]
+"""Timestamp, step and value; the value as text, for NaN is not equal to itself."""
+
+
+def _point(metric: Metric) -> _Point:
+    return _key(metric.timestamp, metric.step, metric.value)
+
+
+def _key(timestamp: int, step: int, value: float) -> _Point:
+    return timestamp, step, "nan" if math.isnan(value) else repr(value)

@@ -1,0 +1,60 @@
+"""Copies of journals in a place that outlives the machine: the outputs of an Azure ML job."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autolog.journal import layout, progress
+from autolog.journal.writer import Journal
+
+PATIENCE = 30.0
+"""Seconds that something may wait for the service before it is copied, and between two copies."""
+
+
+class Mirror:
+    """Keeps a copy of each journal that the service does not take: ``autolog sync`` sends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cursors: dict[Journal, tuple[int, float]] = {}
+        """How far each journal had been acknowledged, and since when it has been so."""
+
+    def look(self, journal: Journal, now: float) -> None:
+        """Copy a journal that has stood still for too long."""
+        cursor = progress.load(journal.folder).cursor
+        before, since = self._cursors.get(journal, (-1, now))
+        if cursor != before or cursor >= journal.tail:
+            self._cursors[journal] = cursor, now
+        elif now - since >= PATIENCE:
+            self.copy(journal)
+            self._cursors[journal] = cursor, now
+
+    def copy(self, journal: Journal) -> None:
+        """Have the copy of a journal be as it is now, in one step; raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = journal.folder.name
+        partial, place, old = (self._folder / f"{name}{end}" for end in (".partial", "", ".old"))
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        # First what says how far the rest may be read, and how much of it has been sent.
+        first = (layout.META, layout.CONTROL, layout.PROGRESS)
+        others = sorted(f.name for f in journal.folder.iterdir() if f.name not in first)
+        for each in (*first, *others):
+            source = journal.folder / each
+            if source.is_dir():
+                shutil.copytree(source, partial / each, symlinks=True)
+            elif source.is_file():
+                shutil.copy2(source, partial / each)
+        if place.exists():
+            place.rename(old)
+        partial.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def leave(self, journal: Journal) -> None:
+        """The process ends: keep a copy of what is left of a journal, or none; raises OSError."""
+        state = progress.load(journal.folder)
+        if state.cursor < journal.tail or state.uploads:
+            self.copy(journal)
+        else:
+            shutil.rmtree(self._folder / journal.folder.name, ignore_errors=True)

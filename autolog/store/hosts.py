@@ -1,0 +1,31 @@
+"""The tracking URI of a workspace that MLflow's own client can use."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from mlflow.exceptions import MlflowException
+
+from autolog import recorder, settings
+from autolog.workspace.address import Workspace, is_workspace
+from autolog.workspace.lookup import full_uri
+
+
+def usable(uri: str) -> str:
+    """The same URI, with the host of the workspace's region where it has none.
+
+    Asks the workspace once a process, as MLflow's client is about to do; raises `MlflowException`
+    where it does not answer.
+    """
+    if not is_workspace(uri) or Workspace.parse(uri).host:
+        return uri
+    return _looked_up(uri)
+
+
+@cache
+def _looked_up(uri: str) -> str:
+    known = recorder.get().full_uris.get(uri)
+    try:
+        return known() if known is not None else full_uri(settings.shipper_environment(uri))
+    except Exception as error:
+        raise MlflowException(f"the workspace cannot be asked for its host: {error}") from error

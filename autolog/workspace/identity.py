@@ -1,0 +1,71 @@
+"""What may stand for a workspace: an address, or an object of Azure's packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from autolog.workspace.address import Workspace
+
+_AUDIENCE = "https://management.azure.com/.default"
+
+
+class Identity(NamedTuple):
+    """A workspace, and what an object of Azure's packages does for it in this process."""
+
+    workspace: Workspace
+    token: Callable[[], str] | None = None
+    """Gives a token. It may ask a service, and raises what its package raises; so does `uri`."""
+    uri: Callable[[], str] | None = None
+    """Gives the tracking URI with its host, and has MLflow's own client use the same credential."""
+
+
+def identify(workspace: object) -> Identity:
+    """What the argument ``workspace`` says.
+
+    A `Workspace`, a tracking URI, an ``azureml.core.Workspace``, or an ``azure.ai.ml.MLClient``.
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(workspace, Workspace):
+        return Identity(workspace)
+    if isinstance(workspace, str):
+        return Identity(Workspace.parse(workspace))
+    of: Any = workspace
+    try:
+        if hasattr(workspace, "get_mlflow_tracking_uri"):
+            address = Workspace(of.subscription_id, of.resource_group, of.name)
+            auth = of._auth  # noqa: SLF001 - nothing public has it
+            return Identity(address, lambda: _bearer(auth), of.get_mlflow_tracking_uri)
+        if hasattr(workspace, "workspace_name"):
+            address = Workspace(of.subscription_id, of.resource_group_name, of.workspace_name)
+            credential = of._credential  # noqa: SLF001 - nothing public has it
+            return Identity(
+                address,
+                lambda: str(credential.get_token(_AUDIENCE).token),
+                lambda: str(of.workspaces.get(of.workspace_name).mlflow_tracking_uri),
+            )
+    except AttributeError as error:
+        raise ValueError(f"workspace={workspace!r} is none that can be used: {error}") from None
+    raise ValueError(
+        f"workspace={workspace!r}: use autolog.workspace.from_config(), an "
+        "azureml.core.Workspace, an azure.ai.ml.MLClient or a tracking URI"
+    )
+
+
+def registered(uri: str) -> Callable[[], str] | None:
+    """What gives tokens for a tracking URI that ``Workspace.get_mlflow_tracking_uri`` made.
+
+    Azure's plugin for MLflow keeps the workspace's own credential with that URI.
+    """
+    plugin: Any = sys.modules.get("azureml.mlflow._internal.service_context_loader")
+    loader = getattr(plugin, "_AzureMLServiceContextLoader", None)
+    if loader is None or not loader.has_service_context(uri):
+        return None
+    auth = loader.get_service_context(uri).auth
+    return (lambda: _bearer(auth)) if hasattr(auth, "get_authentication_header") else None
+
+
+def _bearer(auth: Any) -> str:
+    header: str = auth.get_authentication_header()["Authorization"]
+    return header.removeprefix("Bearer ")
