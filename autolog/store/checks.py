@@ -39,10 +39,13 @@ def _pairs(items: Iterable[Any]) -> dict[str, str]:
     return {item.key: str(item.value) for item in items}
 
 
-def inputs(datasets: Sequence[Any] | None, models: Sequence[Any] | None) -> str:
-    """The content of an `Inputs` record."""
+def inputs(datasets: Sequence[Any] | None, models: Sequence[Any] | None) -> str | None:
+    """The content of an `Inputs` record; None for what every store refuses."""
     both = (("datasets", datasets), ("models", models))
-    given = {kind: [item.to_proto() for item in items or ()] for kind, items in both}
+    try:
+        given = {kind: [item.to_proto() for item in items or ()] for kind, items in both}
+    except (AttributeError, TypeError):
+        return None
     return json.dumps(
         {
             kind: [json.loads(message_to_json(m)) for m in messages]
