@@ -10,10 +10,10 @@ PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 OLDEST := VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
-OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
+OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks clean
+.PHONY: check test test-oldest test-in-venv demo bench-core bench-frameworks bench-mlflow clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -39,6 +39,9 @@ bench-core: $(INSTALLED)
 
 bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
+
+bench-mlflow: $(INSTALLED)
+	$(PY) benchmarks/mlflow_calls.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
