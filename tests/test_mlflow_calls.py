@@ -130,7 +130,16 @@ def _current_experiment() -> str:
     return str(mlflow.tracking.fluent._get_experiment_id())
 
 
+def _with_data() -> None:
+    with mlflow.start_run(run_name="with data"):
+        data = mlflow.data.from_numpy(np.arange(6.0).reshape(3, 2), name="numbers")
+        mlflow.log_input(data, context="training", tags={"a": "b"})
+        mlflow.log_metric("loss", 0.5)
+
+
 def _linked() -> None:
+    if not hasattr(mlflow, "initialize_logged_model"):
+        return  # MLflow 2 knows neither these models nor links
     with mlflow.start_run(run_name="linked"):
         data = mlflow.data.from_numpy(np.arange(6.0).reshape(3, 2), name="numbers")
         mlflow.log_input(data, context="training")
@@ -161,7 +170,17 @@ def _threads() -> None:
             worker.join()
 
 
-_SCENARIOS = (_fluent, _nested, _failing, _resumed, _after_the_end, _client, _linked, _threads)
+_SCENARIOS = (
+    _fluent,
+    _nested,
+    _failing,
+    _resumed,
+    _after_the_end,
+    _client,
+    _with_data,
+    _linked,
+    _threads,
+)
 
 
 def test_the_same_calls_leave_the_same_runs(uri: str) -> None:

@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from mlflow.entities import RunStatus, RunTag
@@ -70,7 +70,13 @@ def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_store
 
 
-class StoreProxy(wrapt.ObjectProxy[Any]):
+if TYPE_CHECKING:
+    _Proxy = wrapt.ObjectProxy[Any]
+else:  # generic only since wrapt 2
+    _Proxy = wrapt.ObjectProxy
+
+
+class StoreProxy(_Proxy):
     """Stands for a tracking store; what is not defined here is the store's own.
 
     What MLflow or the server would refuse at once goes to the store itself, after all that was
