@@ -34,7 +34,7 @@ class Size(NamedTuple):
     """Models and files logged in a round."""
 
 
-FULL = Size(calls=10_000, slow_calls=500, rounds=3, trees=2000, logs=5)
+FULL = Size(calls=5000, slow_calls=500, rounds=3, trees=2000, logs=5)
 QUICK = Size(calls=200, slow_calls=20, rounds=1, trees=20, logs=1)
 
 

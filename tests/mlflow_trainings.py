@@ -130,6 +130,8 @@ def train():
 """
 
 TRANSFORMERS: Final = """
+import os
+os.environ["USE_TF"] = "0"
 import mlflow
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments

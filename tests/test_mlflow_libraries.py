@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mlflow
 import mlflow_trainings as trainings
 import pytest
 from mlflow import MlflowClient
@@ -59,10 +60,13 @@ def _sides(source: str, uris: list[str], folder: Path) -> list[Sides]:
     )
     assert done.returncode == 0, done.stderr
     assert "autolog:" not in done.stderr, done.stderr
-    return [
-        tuple(runs_of(MlflowClient(uri), f"{name} {side}") for side in ("without", "with"))
-        for uri in uris
-    ]
+    return [_read(uri, name) for uri in uris]
+
+
+def _read(uri: str, name: str) -> Sides:
+    mlflow.set_tracking_uri(uri)  # where MLflow 2 looks for the files of a run
+    client = MlflowClient()
+    return runs_of(client, f"{name} without"), runs_of(client, f"{name} with")
 
 
 @pytest.mark.parametrize("name", ["XGBOOST", "LIGHTGBM", "FLUENT", "SYSTEM", "MODELS"])
