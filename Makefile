@@ -12,10 +12,10 @@ EXTRA := dev
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
-OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning orders runs sklearn torch,\
+OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks clean
+.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks bench-mlflow clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -45,6 +45,9 @@ bench-core: $(INSTALLED)
 
 bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
+
+bench-mlflow: $(INSTALLED)
+	$(PY) benchmarks/mlflow_calls.py
 
 clean:
 	rm -rf $(VENV) .venv-azureml .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

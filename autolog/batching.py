@@ -70,7 +70,7 @@ class Limits:
     """Of the JSON body. An item larger than that goes alone, for the server to judge."""
     param_length: int = 6000
     """Characters of a param's value; the shipper shortens a longer one."""
-    tag_length: int = 5000
+    tag_length: int = 8000
     """Characters of a tag's value, likewise."""
 
 

@@ -110,16 +110,17 @@ with autolog.run("drain") as run:
     print(time.perf_counter() - start)
 """
 
-_CEILING = """
+CEILING = """
 import json, sys, time
 import requests
-target, count = sys.argv[1], int(sys.argv[2])
+target, count, keys = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 session = requests.Session()
 api = target + "/api/2.0/mlflow/"
 run = session.post(api + "runs/create", json={"experiment_id": "0"}).json()["run"]["info"]["run_id"]
 bodies = [
     json.dumps({"run_id": run, "metrics": [
-        {"key": f"m{i % 10}", "value": i / 7, "timestamp": 1795464396110, "step": (first + i) // 10}
+        {"key": f"m{i % keys}", "value": i / 7, "timestamp": 1795464396110,
+         "step": (first + i) // keys}
         for i in range(1000)
     ]}).encode()
     for first in range(0, count, 1000)
@@ -130,13 +131,14 @@ for body in bodies:
     session.post(api + "runs/log-batch", data=body, headers=headers).raise_for_status()
 print(time.perf_counter() - start)
 """
+"""A client that only posts: target, how many values, how many of them to a step."""
 
 
 def drain(target: str) -> list[Figure]:
     """100,000 metrics to a server, against a client that only posts bodies encoded before."""
     ratios = []
     for _ in range(3):
-        ceiling = float(script(_CEILING, target, str(METRICS)))
+        ceiling = float(script(CEILING, target, str(METRICS), "10"))
         ours = float(script(_DRAIN, target, str(METRICS)))
         print(f"  posting encoded bodies {ceiling:.1f} s, log_metrics and flush {ours:.1f} s")
         ratios.append(ceiling / ours)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
-import re
+import pickle
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow_fields import Fields, runs_of
+from support import run_script
 
 import autolog
 
 if TYPE_CHECKING:
     from support import MlflowServer
-
-_OURS = "autolog.run_key"
 
 
 @pytest.fixture(scope="module")
@@ -40,52 +43,6 @@ def uri(
     mlflow.set_tracking_uri(chosen)
     yield chosen
     autolog.disable()
-
-
-def _left_by(scenario: Callable[[], object]) -> list[Any]:
-    name = f"experiment-{uuid.uuid4().hex[:8]}"
-    mlflow.set_experiment(name)
-    try:
-        scenario()
-        autolog.flush(30)
-    finally:
-        while mlflow.active_run() is not None:
-            mlflow.end_run()
-    experiment = MlflowClient().get_experiment_by_name(name)
-    assert experiment is not None
-    found = MlflowClient().search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
-    names = {run.info.run_id: run.info.run_name for run in found}
-    return sorted((_shown(run, names) for run in found), key=json.dumps)
-
-
-def _shown(run: Any, names: dict[str, str]) -> dict[str, Any]:
-    """All that a person can see of a run, but for what differs from call to call."""
-    client, text = MlflowClient(), repr
-    tags = {k: v for k, v in run.data.tags.items() if k != _OURS}
-    if "mlflow.parentRunId" in tags:
-        tags["mlflow.parentRunId"] = names[tags["mlflow.parentRunId"]]
-    history = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
-    for points in history.values():
-        stamps = [point.timestamp for point in points]
-        assert stamps == sorted(stamps)
-    return {
-        "info": (run.info.run_name, run.info.status, run.info.user_id, run.info.lifecycle_stage),
-        "has_end": run.info.end_time is not None,
-        "latest": {key: text(value) for key, value in sorted(run.data.metrics.items())},
-        "history": {
-            key: [(p.step, text(p.value), bool(getattr(p, "model_id", None))) for p in points]
-            for key, points in sorted(history.items())
-        },
-        "params": dict(sorted(run.data.params.items())),
-        "tags": dict(sorted(tags.items())),
-        "datasets": [
-            (given.dataset.name, given.dataset.digest, given.dataset.schema, given.dataset.profile)
-            for given in run.inputs.dataset_inputs
-        ],
-        "models": len(run.inputs.model_inputs),
-        "outputs": len(run.outputs.model_outputs) if run.outputs else 0,
-        "artifacts": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
-    }
 
 
 # -- the scenarios ---------------------------------------------------------------------------------
@@ -173,7 +130,16 @@ def _current_experiment() -> str:
     return str(mlflow.tracking.fluent._get_experiment_id())
 
 
+def _with_data() -> None:
+    with mlflow.start_run(run_name="with data"):
+        data = mlflow.data.from_numpy(np.arange(6.0).reshape(3, 2), name="numbers")
+        mlflow.log_input(data, context="training", tags={"a": "b"})
+        mlflow.log_metric("loss", 0.5)
+
+
 def _linked() -> None:
+    if not hasattr(mlflow, "initialize_logged_model"):
+        return  # MLflow 2 knows neither these models nor links
     with mlflow.start_run(run_name="linked"):
         data = mlflow.data.from_numpy(np.arange(6.0).reshape(3, 2), name="numbers")
         mlflow.log_input(data, context="training")
@@ -204,73 +170,38 @@ def _threads() -> None:
             worker.join()
 
 
-_SCENARIOS = (_fluent, _nested, _failing, _resumed, _after_the_end, _client, _linked, _threads)
+_SCENARIOS = (
+    _fluent,
+    _nested,
+    _failing,
+    _resumed,
+    _after_the_end,
+    _client,
+    _with_data,
+    _linked,
+    _threads,
+)
 
 
 def test_the_same_calls_leave_the_same_runs(uri: str) -> None:
     """Metrics with steps, params, tags, status, inputs, models and artifacts, field by field."""
-    without = {scenario.__name__: _left_by(scenario) for scenario in _SCENARIOS}
+    without = [_left_by(scenario, uri) for scenario in _SCENARIOS]
     autolog.enable(silent=True)
-    for scenario in _SCENARIOS:
-        assert _left_by(scenario) == without[scenario.__name__]
+    for scenario, expected in zip(_SCENARIOS, without, strict=True):
+        assert _left_by(scenario, uri) == expected
 
 
-# -- what is refused -------------------------------------------------------------------------------
-
-_CALLS: dict[str, Callable[[MlflowClient, str], object]] = {
-    "metric name": lambda c, r: c.log_metric(r, "a//b", 1),
-    "metric name type": lambda c, r: c.log_metric(r, 5, 1),  # type: ignore[arg-type]
-    "metric name length": lambda c, r: c.log_metric(r, "a" * 300, 1),
-    "metric text": lambda c, r: c.log_metric(r, "m", "much"),  # type: ignore[arg-type]
-    "metric none": lambda c, r: c.log_metric(r, "m", None),  # type: ignore[arg-type]
-    "metric array": lambda c, r: c.log_metric(r, "m", np.arange(3)),  # type: ignore[arg-type]
-    "timestamp": lambda c, r: c.log_metric(r, "m", 1, timestamp=-5),
-    "step text": lambda c, r: c.log_metric(r, "m", 1, step="two"),  # type: ignore[arg-type]
-    "param name": lambda c, r: c.log_param(r, "../p", 1),
-    "param changed": lambda c, r: [c.log_param(r, "p", 1), c.log_param(r, "p", 2)],
-    "params changed": lambda c, r: [
-        c.log_batch(r, params=[Param("q", "1")]),
-        c.log_batch(r, [Metric("m", 1.0, 5, 0)], [Param("q", "2"), Param("new", "1")]),
-    ],
-    "params twice": lambda c, r: c.log_batch(r, params=[Param("q", "1"), Param("q", "2")]),
-    "tag name": lambda c, r: c.set_tag(r, "a//b", 1),
-    "batch metric": lambda c, r: c.log_batch(
-        r, [Metric("good", 1.0, 5, 0), Metric("b//d", 1.0, 5, 0)]
-    ),
-    "no such run": lambda c, _: c.log_metric("0" * 32, "m", 1),
-    "no such run param": lambda c, _: c.log_param("0" * 32, "p", 1),
-    "no such run tag": lambda c, _: c.set_tag("0" * 32, "t", 1),
-    "deleted run": lambda c, r: [c.delete_run(r), c.log_metric(r, "m", 1)],
-    "status": lambda c, r: c.set_terminated(r, "GONE"),
-    "experiment": lambda c, _: c.create_run("987654321"),
-    "delete no tag": lambda c, r: c.delete_tag(r, "none"),
-    "get no run": lambda c, _: c.get_run("0" * 32),
-    "long param": lambda c, r: c.log_param(r, "long", "x" * 7000),
-    "good": lambda c, r: c.log_metric(r, "m", np.array(1.5)),  # type: ignore[arg-type]
-}
-
-
-def _outcomes() -> dict[str, str]:
-    """What each of the calls gives or raises, and what is stored of it then."""
-    client, outcomes = MlflowClient(), {}
-    for name, call in _CALLS.items():
-        run_id = client.create_run("0").info.run_id
-        try:
-            outcome = repr(call(client, run_id))
-        except Exception as error:  # noqa: BLE001 - which one it is, is the question
-            outcome = f"{type(error).__name__}: {error}"
-        data = client.get_run(run_id).data
-        tags = {k: v for k, v in data.tags.items() if k not in (_OURS, "mlflow.runName")}
-        said = re.sub(r"\d{13}", "<now>", outcome.replace(run_id, "<run>"))
-        outcomes[name] = f"{said} {data.metrics} {data.params} {tags}"
-    return outcomes
-
-
-def test_what_mlflow_refuses_is_refused_alike(uri: str) -> None:
-    """Same exception, same words, or same result; and nothing that was refused is stored."""
-    without = _outcomes()
-    autolog.enable(silent=True)
-    assert _outcomes() == without
+def _left_by(scenario: Callable[[], object], uri: str) -> list[Fields]:
+    """What a scenario leaves in an experiment of its own."""
+    experiment = f"experiment-{uuid.uuid4().hex[:8]}"
+    mlflow.set_experiment(experiment)
+    try:
+        scenario()
+        autolog.flush(30)
+    finally:
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+    return runs_of(MlflowClient(uri), experiment)
 
 
 # -- reads and identity ----------------------------------------------------------------------------
@@ -309,11 +240,23 @@ def test_clients_and_names_from_before_are_covered_and_put_back(
         assert {k for k in later if later[k] is not earlier.get(k)} <= {"_active_experiment_id"}
 
 
+def test_names_imported_before_are_covered(mlflow_server: MlflowServer) -> None:
+    """A function that a program holds since before ``enable()`` writes to the journal too."""
+    from mlflow import log_metric, start_run
+    from mlflow.tracking import MlflowClient as Held
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    mlflow.set_tracking_uri(mlflow_server.url)
+    autolog.enable(silent=True, mode="offline")
+    with start_run() as run:
+        log_metric("m", 1)
+    Held().log_metric(run.info.run_id, "m", 2, step=1)
+    _get_store().log_metric(run.info.run_id, Metric("m", 3.0, 1, 2))
+    assert autolog.flush().pending == 3
+
+
 def test_the_store_passes_for_itself(uri: str) -> None:
     """isinstance, pickle, copy and attributes are those of the store; and it is always the same."""
-    import copy
-    import pickle
-
     raw = MlflowClient()._tracking_client.store
     autolog.enable(silent=True)
     store = MlflowClient()._tracking_client.store
@@ -322,6 +265,60 @@ def test_the_store_passes_for_itself(uri: str) -> None:
     assert store is MlflowClient()._tracking_client.store
     assert pickle.loads(pickle.dumps(store)) is store
     assert copy.copy(store) is copy.deepcopy(store) is store
-    assert pickle.loads(pickle.dumps(MlflowClient()))._tracking_client.store is store
     assert store == raw
     assert {store: 1}[raw] == 1
+    assert {k for k in vars(store) if vars(store)[k] is not vars(raw).get(k)} == set()
+    autolog.disable()
+    assert MlflowClient()._tracking_client.store is raw
+
+
+def test_a_client_is_pickled_and_copied_as_ever(uri: str, tmp_path: Path) -> None:
+    """Each copy writes to the journal here, and to the server where autolog is not at work."""
+    autolog.enable(silent=True)
+    client = MlflowClient()
+    store = client._tracking_client.store
+    run_id = client.create_run("0").info.run_id
+    copies = [copy.copy(client), copy.deepcopy(client), pickle.loads(pickle.dumps(client))]
+    for step, each in enumerate(copies):
+        assert each._tracking_client.store is store
+        each.log_metric(run_id, "m", step, step=step)
+    assert autolog.flush(30).acknowledged == 3
+    (tmp_path / "client").write_bytes(pickle.dumps((client, store)))
+    program = f"""
+import pickle, sys
+client, store = pickle.loads(open("client", "rb").read())
+client.log_metric("{run_id}", "m", 3, step=3)
+assert "autolog" not in sys.modules
+assert type(store).__name__ in ("RestStore", "SqlAlchemyStore")
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    history = client.get_metric_history(run_id, "m")
+    assert [(point.step, point.value) for point in history] == [(i, i) for i in range(4)]
+
+
+def test_a_server_in_the_same_process_writes_to_its_own_store(tmp_path: Path) -> None:
+    """It gets what the clients of the process send, and no journal stands behind it."""
+    done = run_script(
+        """
+        import threading
+        import autolog
+        autolog.enable(silent=True)
+        import mlflow
+        from mlflow.server import app, handlers
+        from werkzeug.serving import make_server
+        handlers.initialize_backend_stores("sqlite:///server.db", default_artifact_root="files")
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{server.port}")
+        with mlflow.start_run() as run:
+            for step in range(50):
+                mlflow.log_metric("m", step, step=step)
+        receipt = autolog.flush(30)
+        store = handlers._get_tracking_store()
+        stored = store.get_metric_history(run.info.run_id, "m")
+        print(receipt.acknowledged, receipt.pending, len(stored), type(store).__name__)
+        server.shutdown()
+        """,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "50 0 50 SqlAlchemyStore", done.stderr

@@ -43,8 +43,13 @@ class KnownRuns:
         return None
 
     def forget(self, run_id: str) -> None:
-        """Have a run that was changed on the server asked for when it is next written to."""
+        """Have a run that was changed on the server asked for when it is next written to.
+
+        What is known of it here ends, so that the end of the process changes nothing more.
+        """
         run = self.find(run_id)
+        if run in self.begun_for_others():
+            run.set_status(Status.LEFT)
         self._by_id = {key: other for key, other in self._by_id.items() if other is not run}
 
     def begun_for_others(self) -> list[Run]:

@@ -367,7 +367,8 @@ class Recorder:
         former = present.subject() if present.subject else None
         if present.subject is None and not self._is_shared(present):
             present.subject = _weakly(subject)
-            present.set_tags(tags, by_user=False)
+            if "mlflow.autologging" not in present.start.tags:  # else MLflow's own began it
+                present.set_tags(tags, by_user=False)
             return present, 0, False
         if former is subject or present is shared:
             return present, present.next_epoch, False

@@ -22,27 +22,64 @@ def checked(
     Raises ``MlflowException`` as the stores do, or `TypeError` for a step that is no whole number.
     """
     validation._validate_batch_log_limits(metrics, params, tags)  # noqa: SLF001 - no public ones
+    points = None if params or tags else _usual_points(metrics)
+    if points is not None:
+        return points, {}, {}
     validation._validate_param_keys_unique(params)  # noqa: SLF001
     metrics, params, tags = validation._validate_batch_log_data(metrics, params, tags)  # noqa: SLF001
-    return list(map(_point, metrics)), _pairs(params), _pairs(tags)
+    points = list(map(_point, metrics))
+    if len(_good_names) < _MOST_NAMES:
+        _good_names.update(point.key for point in points)
+    return points, _pairs(params), _pairs(tags)
+
+
+_good_names: set[str] = set()
+"""Names of metrics that MLflow's checks have passed, which take longer than all the rest."""
+_MOST_NAMES = 10_000
+
+
+def _usual_points(metrics: Sequence[Any]) -> list[Point] | None:
+    """Metrics of the usual types with names that are known; None where MLflow has to look."""
+    points = []
+    for metric in metrics:
+        key, value, step, timestamp = metric.key, metric.value, metric.step, metric.timestamp
+        if not (
+            type(value) is float
+            and type(step) is type(timestamp) is int
+            and -(1 << 63) <= step < 1 << 63
+            and 0 <= timestamp < 1 << 63
+            and key in _good_names
+        ):
+            return None
+        points.append(Point(key, value, timestamp, step, _link(metric)))
+    return points
 
 
 def _point(metric: Any) -> Point:
-    link = Link(*(getattr(metric, field, None) for field in Link._fields))
     step, timestamp = operator.index(metric.step), operator.index(metric.timestamp)
     if not (-(1 << 63) <= step < 1 << 63 and timestamp < 1 << 63):
         raise TypeError(f"step {step} or timestamp {timestamp} is beyond 64 bits")
-    return Point(metric.key, float(metric.value), timestamp, step, link if any(link) else None)
+    return Point(metric.key, float(metric.value), timestamp, step, _link(metric))
+
+
+def _link(metric: Any) -> Link | None:
+    model = getattr(metric, "model_id", None)  # MLflow 2 has none of these
+    name = getattr(metric, "dataset_name", None)
+    digest = getattr(metric, "dataset_digest", None)
+    return Link(model, name, digest) if model or name or digest else None
 
 
 def _pairs(items: Iterable[Any]) -> dict[str, str]:
     return {item.key: str(item.value) for item in items}
 
 
-def inputs(datasets: Sequence[Any] | None, models: Sequence[Any] | None) -> str:
-    """The content of an `Inputs` record."""
+def inputs(datasets: Sequence[Any] | None, models: Sequence[Any] | None) -> str | None:
+    """The content of an `Inputs` record; None for what every store refuses."""
     both = (("datasets", datasets), ("models", models))
-    given = {kind: [item.to_proto() for item in items or ()] for kind, items in both}
+    try:
+        given = {kind: [item.to_proto() for item in items or ()] for kind, items in both}
+    except (AttributeError, TypeError):
+        return None
     return json.dumps(
         {
             kind: [json.loads(message_to_json(m)) for m in messages]

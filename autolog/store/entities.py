@@ -38,17 +38,20 @@ def learn(run: Run, entity: Entity) -> Entity:
     return entity
 
 
-def change(run: Run, status: str, end_time: int | None, name: str | None) -> RunInfo:
+def change(run: Run, status: str, end_time: int, name: str | None) -> RunInfo:
     """Note a change of a run, and give its new description."""
-    entity = of(run)
-    message = entity.info.to_proto()
+    message = of(run).info.to_proto()
     message.status = RunStatus.from_string(status)  # type: ignore[assignment]
-    if end_time is not None:
-        message.end_time = end_time
+    message.end_time = end_time
     if name:
         message.run_name = name
-    entity._info = RunInfo.from_proto(message)  # noqa: SLF001 - an entity has no setter
-    return entity.info
+    return renew(run, RunInfo.from_proto(message))
+
+
+def renew(run: Run, info: RunInfo) -> RunInfo:
+    """Note a new description of a run."""
+    of(run)._info = info  # noqa: SLF001 - an entity has no setter
+    return info
 
 
 def experiment(experiment_id: str) -> Experiment:

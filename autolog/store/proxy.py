@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -14,6 +16,7 @@ from mlflow.entities import RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking._tracking_service import utils
+from mlflow.utils.async_logging import async_logging_queue
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -27,9 +30,10 @@ from autolog.store.asking import Asker, await_stored, is_offline
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
-_LINK = "_log_url"
-"""The function that prints where a run is, as it ends: it needs what never changes."""
+_LASTING = frozenset(["_log_url", "_get_artifact_repo"])
+"""Those that need what never changes: where a run is, and where its files go."""
 
+_logger = logging.getLogger(async_logging_queue.__name__)
 _is_on = False
 
 
@@ -114,27 +118,33 @@ class StoreProxy(_Proxy):
         if not self._written(run_id, tags=[tag]):
             self._store_itself("set_tag", run_id, tag)
 
+    # Here too all of them are forms of the first one, as what is refused says.
+
     def log_batch_async(self, run_id: str, metrics: Any, params: Any, tags: Any) -> RunOperations:
-        self.log_batch(run_id, metrics, params, tags)
+        try:
+            self.log_batch(run_id, metrics, params, tags)
+        except Exception as error:  # noqa: BLE001 - it is the caller's, who asks for it by wait()
+            _logger.error(f"Run Id {run_id}: Failed to log run data: Exception: {error}")  # noqa: G004, TRY400
+            refused: Future[None] = Future()
+            refused.set_exception(error)
+            return RunOperations([refused])
         return RunOperations([])
 
     def log_metric_async(self, run_id: str, metric: Any) -> RunOperations:
-        self.log_metric(run_id, metric)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [metric], [], [])
 
     def log_param_async(self, run_id: str, param: Any) -> RunOperations:
-        self.log_param(run_id, param)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [], [param], [])
 
     def set_tag_async(self, run_id: str, tag: Any) -> RunOperations:
-        self.set_tag(run_id, tag)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [], [], [tag])
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
         with guard.shield("mlflow.log_inputs"):
-            run = self._followed(run_id)
-            if run is not None:
-                run.write_inputs(checks.inputs(datasets, models))
+            content = checks.inputs(datasets, models)
+            run = None if content is None else self._followed(run_id)
+            if run is not None and content is not None:
+                run.write_inputs(content)
                 return
         given = (datasets,) if models is None else (datasets, models)
         self._store_itself("log_inputs", run_id, *given)
@@ -178,7 +188,8 @@ class StoreProxy(_Proxy):
         parent = None
         with guard.shield("mlflow.create_run"):
             tags, parent = self._of_parent(tags)
-            if parent is not None or not self._self_target.is_local or is_offline():
+            is_text = all(isinstance(tag.value, str) for tag in tags)  # else MLflow refuses it
+            if is_text and (parent is not None or not self._self_target.is_local or is_offline()):
                 run = self._open(experiment_id, start_time, tags, run_name, parent=parent)
                 entity = None if run is None else self._created(run)
                 if entity is not None:
@@ -270,19 +281,23 @@ class StoreProxy(_Proxy):
         return entities.experiment(settings.promised_id(name))
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
-        ended = run_status is not None and RunStatus.is_terminated(run_status)
+        is_end = run_status is not None and RunStatus.is_terminated(run_status)
         with guard.shield("mlflow.update_run_info"):
-            run = self._followed(run_id) if ended else None
+            run = self._followed(run_id) if is_end and isinstance(end_time, int) else None
             if run is not None:
                 return self._ended(run, RunStatus.to_string(run_status), end_time, run_name)
         info = self.__wrapped__.update_run_info(
             self._settled(run_id), run_status, end_time, run_name
         )
         with guard.shield("mlflow.update_run_info"):
-            recorder.get().known.forget(run_id)
+            run = recorder.get().known.find(run_id)
+            if run is not None and run.status is None and info.status == "RUNNING":
+                entities.renew(run, info)
+            else:
+                recorder.get().known.forget(run_id)
         return info
 
-    def _ended(self, run: Run, status: str, end_time: int | None, name: str | None) -> Any:
+    def _ended(self, run: Run, status: str, end_time: int, name: str | None) -> Any:
         if name:
             run.write_tags({MLFLOW_RUN_NAME: name})
         recorder.get().close(run, status, end_time)
@@ -328,7 +343,7 @@ class StoreProxy(_Proxy):
         with guard.shield("mlflow.get_run"):
             run = recorder.get().known.find(run_id)
             asks = _who_asks()
-            if run is not None and asks == _LINK and run.run_id is not None:
+            if run is not None and asks in _LASTING and run.run_id is not None:
                 return entities.told(run) or self._learned(run)
             if run is not None and (asks or self._is_only_here(run)):
                 return entities.of(run)
@@ -405,7 +420,7 @@ def _who_asks() -> str:
     for _ in range(6):
         if frame is None or not str(frame.f_globals.get("__name__")).startswith("mlflow"):
             return ""
-        if frame.f_code.co_name in _HOT or frame.f_code.co_name == _LINK:
+        if frame.f_code.co_name in _HOT | _LASTING:
             return str(frame.f_code.co_name)
         frame = frame.f_back
     return ""

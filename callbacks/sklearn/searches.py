@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,16 @@ def log(training: Training, search: Any) -> None:
     training.log_params({f"best_{name}": value for name, value in best.items()})
     table = Table(getattr(search, "cv_results_", {}))
     training.log_text(table.as_csv(), "cv_results.csv")
-    if training.run is not None:
+    if training.run is not None and not _are_mlflows(training.run):
         _log_candidates(training.run, search, table)
+
+
+def _are_mlflows(run: Run) -> bool:
+    """Whether MLflow's own autologging makes the child runs."""
+    utils = sys.modules.get("mlflow.utils.autologging_utils")
+    if utils is None or not recorder.get().may_be_mlflows(run):
+        return False
+    return not utils.autologging_is_disabled("sklearn")
 
 
 def _log_candidates(parent: Run, search: Any, table: Table) -> None:
