@@ -151,7 +151,7 @@ def added(without: list[Fields], with_ours: list[Fields]) -> list[dict[str, list
         differences = [_difference(run, other) for other in left]
         best = min(range(len(left)), key=lambda at: len(differences[at][0]))
         changed, extra = differences[best]
-        assert not changed
+        assert not changed, changed
         more.append(extra)
         del left[best]
     return more

@@ -147,6 +147,8 @@ size |= {"vocab_size": 16, "intermediate_size": 8, "max_position_embeddings": 8}
 
 def fit(callbacks=None, **options):
     torch.manual_seed(0)
+    if "logging_dir" in TrainingArguments.__dataclass_fields__:  # else named after the time
+        options["logging_dir"] = "logs"
     options = TrainingArguments(
         output_dir="out", num_train_epochs=2, per_device_train_batch_size=4, logging_steps=1,
         eval_strategy="epoch", save_strategy="no", use_cpu=True, disable_tqdm=True, seed=0,
