@@ -48,6 +48,7 @@ def test_uri_of_a_workspace() -> None:
 @pytest.mark.parametrize("uri", ["azureml://host", "azureml://host/mlflow/v2.0/x", "https://h/a"])
 def test_no_workspace(uri: str) -> None:
     """What names no workspace is said with the value and the remedy."""
+    assert not is_workspace(uri)
     with pytest.raises(ValueError, match=r"get_mlflow_tracking_uri\(\) gives one like") as caught:
         Workspace.parse(uri)
     assert repr(uri) in str(caught.value)
@@ -162,6 +163,12 @@ def test_the_old_token_serves() -> None:
     assert caught.value.is_unauthorized
     source.fails = False
     assert tokens.current() != first
+
+
+def test_a_first_token_that_is_none() -> None:
+    """What stands in a variable and is no token is not used."""
+    source = Source(3600)
+    assert Tokens(source, "s3cr3t", clock=lambda: source.now).current() == jwt(source.now + 3600)
 
 
 def test_a_refused_token_is_replaced() -> None:

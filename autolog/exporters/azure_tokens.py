@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,7 +33,8 @@ class Tokens:
         self._is_refused = False
         self._not_before = 0.0
         if first:
-            self._take(first)
+            with contextlib.suppress(ValueError):  # what is no token is as good as none
+                self._take(first)
 
     def current(self) -> str:
         """The token. Raises `Retryable` where there is none that can be used."""

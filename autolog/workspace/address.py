@@ -73,5 +73,9 @@ class Workspace:
 
 
 def is_workspace(uri: str) -> bool:
-    """Whether a tracking URI is one of a workspace."""
-    return uri.lower().startswith(f"{SCHEME}://")
+    """Whether a tracking URI names a workspace, and nothing else of that scheme."""
+    try:
+        Workspace.parse(uri)
+    except ValueError:
+        return False
+    return True
