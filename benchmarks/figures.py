@@ -66,7 +66,9 @@ def server() -> Iterator[str]:
 def home() -> Iterator[dict[str, str]]:
     """The environment of a process that keeps its journals to itself."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "AUTOLOG_"))}
+        # Bytecode is kept, as pip keeps it when it installs.
+        others = ("MLFLOW_", "AUTOLOG_", "PYTHONDONTWRITEBYTECODE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         yield kept | {"AUTOLOG_DIR": folder}
 
 

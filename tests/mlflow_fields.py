@@ -18,7 +18,12 @@ OURS = "autolog.run_key"
 _RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+|\w+-[0-9a-f]{6}")
 _MEASURED = re.compile(r".*(time|_per_second)|system/.*")
 """Metrics whose values are another at each time."""
-_PASSING = re.compile(r"(?<=tfevents)[.\w]+|\bm-[0-9a-f]{32}\b|[+%]\d{13}|[0-9a-f-]{36}")
+_PASSING = re.compile(
+    # A server of MLflow 2 decodes what follows a percent sign in the name of an image.
+    r"(?<=%timestamp%).+(?=\.\w+$)"
+    r"|(?<=tfevents)[.\w]+|\bm-[0-9a-f]{32}\b|[+%]\d{13}|[0-9a-f-]{36}",
+    re.DOTALL,
+)
 """What of a file's name is another at each time."""
 _MODEL_ID = re.compile(r"\bm-[0-9a-f]{32}\b")
 
