@@ -20,7 +20,7 @@ _MEASURED = re.compile(r".*(time|_per_second)|system/.*")
 """Metrics whose values are another at each time."""
 _PASSING = re.compile(
     # A server of MLflow 2 decodes what follows a percent sign in the name of an image.
-    r"(?<=%timestamp%).+(?=\.\w+$)"
+    r"(?<=%timestamp).+(?=\.\w+$)"
     r"|(?<=tfevents)[.\w]+|\bm-[0-9a-f]{32}\b|[+%]\d{13}|[0-9a-f-]{36}",
     re.DOTALL,
 )
