@@ -179,9 +179,15 @@ class Keeper:
                 journal.prepare()
                 if self.mode == "offline":
                     journal.sync()
-                if self._mirror is not None:
-                    self._mirror.look(journal, now)
             sender.ensure(now)
+            self._look_at_copies(sender, now)
+
+    def _look_at_copies(self, sender: Sender, now: float) -> None:
+        """Where they cannot be written, all else goes on."""
+        if self._mirror is not None:
+            with guard.shield("mirror", firm=True):
+                for journal in sender.journals:
+                    self._mirror.look(journal, now)
 
     def ensure(self) -> None:
         """Have what is logged so far sent, though this process ends before the next round."""
@@ -196,5 +202,6 @@ class Keeper:
         for sender in self.senders.values():
             sender.release()
             if self._mirror is not None:
-                for journal in sender.journals:
-                    self._mirror.leave(journal)
+                with guard.shield("mirror", firm=True):
+                    for journal in sender.journals:
+                        self._mirror.leave(journal)

@@ -27,8 +27,8 @@ class Mirror:
         if cursor != before or cursor >= journal.tail:
             self._cursors[journal] = cursor, now
         elif now - since >= PATIENCE:
-            self.copy(journal)
             self._cursors[journal] = cursor, now
+            self.copy(journal)
 
     def copy(self, journal: Journal) -> None:
         """Have the copy of a journal be as it is now, in one step; raises OSError."""

@@ -57,7 +57,7 @@ class AzureExporter(RestExporter):
         self._certain: set[str] = set()
         """Runs that have nothing but what this exporter knows to have been stored."""
         self._stored: dict[tuple[str, str], set[_Point]] = {}
-        """What the others have, by run and name of the metric."""
+        """What the others had when it was read, by run and name of the metric."""
         self._tokens = Tokens(token) if token is not None else self._tokens_of(environ)
 
     # -- tokens ------------------------------------------------------------------------------------
@@ -89,15 +89,9 @@ class AzureExporter(RestExporter):
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        method: str,
-        endpoint: str,
-        body: bytes | None = None,
-        params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        url = f"https://{self._host}/mlflow/v2.0{self._workspace.path}/api/2.0/mlflow/{endpoint}"
-        return self._send(method, url, body, params)
+    @property
+    def _base(self) -> str:
+        return f"https://{self._host}/mlflow/v2.0{self._workspace.path}"
 
     def _send(
         self,
@@ -159,9 +153,6 @@ class AzureExporter(RestExporter):
             for metric in batch.metrics:
                 self._stored.pop((batch.run_id, metric.key), None)
             raise
-        for metric in wanted.metrics:
-            if (points := self._stored.get((batch.run_id, metric.key))) is not None:
-                points.add(_point(metric))
 
     def log_inputs(self, run_id: str, content: str) -> None:
         """See `Exporter.log_inputs`."""

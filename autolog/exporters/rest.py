@@ -228,11 +228,15 @@ class RestExporter(TrackingExporter):
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        return self._send(method, f"{self._base}/api/2.0/mlflow/{endpoint}", body, params)
+
+    @property
+    def _base(self) -> str:
+        """What stands before MLflow's own paths; raises `Retryable` for what is no address."""
         try:
-            base = urldefragauth(self._target).rstrip("/")
+            return str(urldefragauth(self._target)).rstrip("/")
         except ValueError as error:
             raise _unusable(error) from None
-        return self._send(method, f"{base}/api/2.0/mlflow/{endpoint}", body, params)
 
     def _send(
         self,
