@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os  # noqa: TC003 - the types of the verbs resolve at run time
 import time
 import zlib
@@ -42,6 +43,9 @@ class Point(NamedTuple):
     timestamp: int
     step: int
     link: Link | None
+
+
+_moment = operator.attrgetter("timestamp", "step")
 
 
 class FormerRun(NamedTuple):
@@ -341,8 +345,10 @@ class Run:
     def write_points(self, points: Iterable[Point]) -> None:
         """Log values as they are; those that a hook has logged already, not again."""
         fresh = (p for p in points if self._by_hooks.pop(p.key, None) != (p.step, p.value))
-        for (step, timestamp), group in itertools.groupby(fresh, key=_moment):
-            keys, numbers, links = zip(*((p.key, p.value, p.link) for p in group), strict=True)
+        for (timestamp, step), group in itertools.groupby(
+            fresh if self._by_hooks else points, key=_moment
+        ):
+            keys, numbers, _, _, links = zip(*group, strict=True)
             self.user_keys.update(keys)
             linked = links if any(links) else ()
             self._append_record(Metrics(self.number, keys, numbers, step, timestamp, linked))
@@ -406,7 +412,3 @@ def _parts(items: dict[str, str]) -> Iterable[dict[str, str]]:
     pairs = iter(items.items())
     while part := dict(itertools.islice(pairs, _PARAMS_A_RECORD)):
         yield part
-
-
-def _moment(point: Point) -> tuple[int, int]:
-    return point.step, point.timestamp
