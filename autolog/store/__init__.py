@@ -5,6 +5,7 @@ With ``autolog.enable()`` every client of MLflow's, whoever made it and whenever
 
 =============  ===============================================================
 `proxy`        the tracking store: writes go to the journal, reads see them
+`runs`         runs that the store's clients open, and those that an id means
 `asking`       waiting for a server that may not answer
 `checks`       what MLflow would refuse at once; its entities as plain values
 `entities`     runs as MLflow's entities, real or as far as they are known here

@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import wrapt
-from mlflow.entities import RunStatus, RunTag
+from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking._tracking_service import utils
 from mlflow.utils.async_logging import async_logging_queue
 from mlflow.utils.async_logging.run_operations import RunOperations
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from autolog import guard, hooks, recorder, settings
-from autolog.journal import progress
-from autolog.recorder import Role, Run
-from autolog.records import RunStart
+from autolog.recorder import Run
 from autolog.settings import Target
 from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
+from autolog.store.runs import Runs
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
@@ -88,6 +86,7 @@ class StoreProxy(_Proxy):
         self._self_uri = uri
         self._self_target = Target(settings.absolute(uri))
         self._self_asker = Asker(store, is_local=self._self_target.is_local)
+        self._self_runs = Runs(self._self_target, self._self_asker)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return utils._get_store, (self._self_uri,)  # noqa: SLF001 - works without autolog too
@@ -142,7 +141,7 @@ class StoreProxy(_Proxy):
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
         with guard.shield("mlflow.log_inputs"):
             content = checks.inputs(datasets, models)
-            run = None if content is None else self._followed(run_id)
+            run = None if content is None else self._self_runs.followed(run_id)
             if run is not None and content is not None:
                 run.write_inputs(content)
                 return
@@ -162,7 +161,7 @@ class StoreProxy(_Proxy):
                 points, new_params, new_tags = checks.checked(metrics, params, tags)
             except (MlflowException, TypeError, ValueError, AttributeError):
                 return False
-            run = self._followed(run_id)
+            run = self._self_runs.followed(run_id)
             if run is None or run.changed_params(new_params):
                 return False
             run.write_points(points)
@@ -185,87 +184,19 @@ class StoreProxy(_Proxy):
     def create_run(
         self, experiment_id: Any, user_id: str, start_time: int, tags: Any, run_name: Any
     ) -> Any:
-        parent = None
+        runs = self._self_runs
         with guard.shield("mlflow.create_run"):
-            tags, parent = self._of_parent(tags)
+            tags, parent = runs.of_parent(tags)
             is_text = all(isinstance(tag.value, str) for tag in tags)  # else MLflow refuses it
             if is_text and (parent is not None or not self._self_target.is_local or is_offline()):
-                run = self._open(experiment_id, start_time, tags, run_name, parent=parent)
-                entity = None if run is None else self._created(run)
+                run = runs.open(experiment_id, start_time, tags, run_name, parent=parent)
+                entity = None if run is None else runs.created(run)
                 if entity is not None:
                     return entity
         entity = self.__wrapped__.create_run(experiment_id, user_id, start_time, tags, run_name)
         with guard.shield("mlflow.create_run"):
-            self._open(experiment_id, start_time, tags, run_name, entity=entity)
+            runs.open(experiment_id, start_time, tags, run_name, entity=entity)
         return entity
-
-    def _of_parent(self, tags: Sequence[Any]) -> tuple[Sequence[Any], Run | None]:
-        """Tags that name the parent as the server knows it; the parent, where it does not yet."""
-        others = [tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID]
-        named = next((tag.value for tag in tags if tag.key == MLFLOW_PARENT_RUN_ID), "")
-        parent = recorder.get().known.find(named)
-        if parent is None:
-            return tags, None
-        if self._is_only_here(parent):
-            return others, parent
-        return [*others, RunTag(MLFLOW_PARENT_RUN_ID, str(parent.run_id))], None
-
-    def _open(
-        self,
-        experiment_id: Any,
-        start_time: int,
-        tags: Sequence[Any],
-        name: Any,
-        *,
-        parent: Run | None = None,
-        entity: Any = None,
-    ) -> Run | None:
-        """Begin a run in the journal; the shipper creates it, unless the store has done so."""
-        given = {tag.key: str(tag.value) for tag in tags}
-        experiment, number = settings.name_and_id(str(experiment_id))
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=str(name or given.get(MLFLOW_RUN_NAME, "")),
-            experiment=experiment,
-            experiment_id=number,
-            tags=given,
-            parent_key=None if parent is None else parent.key,
-            run_id=None if entity is None else entity.info.run_id,
-            owned=True,
-            timestamp=start_time,
-        )
-        run = recorder.get().open(self._self_target, start, Role.OTHERS)
-        if run is not None and entity is not None:
-            entities.learn(run, entity)
-        return run
-
-    def _created(self, run: Run) -> Any:
-        """The run as an entity once the shipper has created it, else a local one.
-
-        None where the server refuses it. Raises under ``strict`` where it does not answer.
-        """
-        self._self_asker.await_id(run)
-        if run.key in progress.load(run.journal.folder).held:
-            return None
-        if run.run_id is not None:
-            return self._learned(run)
-        if guard.strict:
-            raise MlflowException(f"{self._self_target.public_uri} does not answer")
-        guard.say_once(
-            f"local run:{self._self_uri}",
-            f"{self._self_target.public_uri} does not answer: run {run.start.name or run.key} "
-            "begins here, and gets its id there when the server is back",
-        )
-        return entities.of(run)
-
-    def _learned(self, run: Run) -> Any:
-        """The run as the server has it now, or as it is known here if there is no answer."""
-        try:
-            entity = self._self_asker.ask("get_run", run.run_id)
-        except (TimeoutError, MlflowException):
-            return entities.of(run)
-        return entities.learn(run, entity)
 
     def get_experiment(self, experiment_id: str) -> Any:
         """As the store; where that does not answer, what is known of the experiment here."""
@@ -283,9 +214,9 @@ class StoreProxy(_Proxy):
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
         is_end = run_status is not None and RunStatus.is_terminated(run_status)
         with guard.shield("mlflow.update_run_info"):
-            run = self._followed(run_id) if is_end and isinstance(end_time, int) else None
+            run = self._self_runs.followed(run_id) if is_end and isinstance(end_time, int) else None
             if run is not None:
-                return self._ended(run, RunStatus.to_string(run_status), end_time, run_name)
+                return _ended(run, RunStatus.to_string(run_status), end_time, run_name)
         info = self.__wrapped__.update_run_info(
             self._settled(run_id), run_status, end_time, run_name
         )
@@ -297,46 +228,6 @@ class StoreProxy(_Proxy):
                 recorder.get().known.forget(run_id)
         return info
 
-    def _ended(self, run: Run, status: str, end_time: int, name: str | None) -> Any:
-        if name:
-            run.write_tags({MLFLOW_RUN_NAME: name})
-        recorder.get().close(run, status, end_time)
-        run.journal.request_flush()
-        return entities.change(run, status, end_time, name)
-
-    def _followed(self, run_id: str) -> Run | None:
-        """The run of an id, whoever opened it; None for one that the store has to refuse."""
-        known = recorder.get().known.find(run_id)
-        if known is not None:
-            return known
-        entity = None
-        try:
-            entity = self._self_asker.ask("get_run", run_id)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-        except TimeoutError:
-            pass  # the shipper will find out
-        if entity is not None and entity.info.lifecycle_stage != "active":
-            return None
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=run_id,
-            experiment=None,
-            experiment_id=None,
-            tags={},
-            parent_key=None,
-            run_id=run_id,
-            owned=False,
-            timestamp=0,
-        )
-        run = recorder.get().open(self._self_target, start, Role.OTHERS)
-        if run is not None and entity is not None:
-            run.know_params(entity.data.params)
-            entities.learn(run, entity)
-        return run
-
     # -- reads -----------------------------------------------------------------------------------
 
     def get_run(self, run_id: str) -> Any:
@@ -344,8 +235,8 @@ class StoreProxy(_Proxy):
             run = recorder.get().known.find(run_id)
             asks = _who_asks()
             if run is not None and asks in _LASTING and run.run_id is not None:
-                return entities.told(run) or self._learned(run)
-            if run is not None and (asks or self._is_only_here(run)):
+                return entities.told(run) or self._self_runs.learned(run)
+            if run is not None and (asks or self._self_runs.is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
 
@@ -373,10 +264,13 @@ class StoreProxy(_Proxy):
             for journal in {run.journal for run in recorder.get().known}:
                 await_stored(journal, journal.tail)
 
-    def _is_only_here(self, run: Run) -> bool:
-        """Whether the server does not have the run yet, and will not have it soon."""
-        self._self_asker.await_id(run)
-        return run.run_id is None
+
+def _ended(run: Run, status: str, end_time: int, name: str | None) -> Any:
+    if name:
+        run.write_tags({MLFLOW_RUN_NAME: name})
+    recorder.get().close(run, status, end_time)
+    run.journal.request_flush()
+    return entities.change(run, status, end_time, name)
 
 
 def _reads_run(name: str) -> Callable[..., Any]:
