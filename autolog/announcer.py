@@ -46,7 +46,7 @@ class Announcer:
         uri = run.target.public_uri
         look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
         place = f"workspace {Workspace.parse(uri).name}" if is_workspace(uri) else uri
-        guard.say_once("start", f"run {run.start.name} -> {place}{look}")
+        guard.say_once("start", f"{run.title} -> {place}{look}")
 
     def run_ended(self, run: Run) -> None:
         """Say the account so far: after each of the first runs, then ever more rarely."""
@@ -56,7 +56,7 @@ class Announcer:
         if guard.silent:  # the account reads files
             return
         if self._ended <= _RUNS_SAID_ONE_BY_ONE:
-            guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
+            guard.say(f"{run.title} {run.status} (so far {self._receipt()})")
         elif self._ended in _SUMMARIES:
             guard.say(f"{self._ended} runs so far, {self._receipt()}")
         if is_workspace(run.target.uri):
@@ -69,7 +69,7 @@ class Announcer:
             if run.run_id is not None:
                 self._to_link.remove(run)
                 page = Workspace.parse(run.target.uri).studio(run.run_id)
-                guard.say(f"run {run.start.name}: {page}")
+                guard.say(f"{run.title}: {page}")
 
     def process_waits(self) -> None:
         """Show on a terminal how much the end of the process still waits for."""
@@ -84,8 +84,9 @@ class Announcer:
             guard.show("")
         self._say_links()
         receipt = self._receipt()
-        guard.say(f"{self._ended} run{'s' if self._ended != 1 else ''}, {receipt}")
+        runs = f"{self._ended} run{'s' if self._ended > 1 else ''}, " if self._ended else ""
+        guard.say(f"{runs}{receipt}")
         if receipt.pending:
-            pids = [pid for group in groups if (pid := shipper_state(group).pid) is not None]
-            who = f"process {pids[0]} goes on sending; " if pids else ""
+            running = [state.pid for state in map(shipper_state, groups) if state.is_running]
+            who = f"process {running[0]} goes on sending; " if running else ""
             guard.say(f"{who}to send what may be left: autolog sync {root}")

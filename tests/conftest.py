@@ -15,6 +15,7 @@ import psutil
 import pytest
 from faults import FaultyProxy
 from logged import LoggedRun, logged_runs
+from readback import Experiment
 from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
 
 import autolog
@@ -42,6 +43,12 @@ def faulty(mlflow_server: MlflowServer) -> Iterator[FaultyProxy]:
     """A proxy before `mlflow_server` that misbehaves on demand."""
     with FaultyProxy(mlflow_server.url) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def experiment(mlflow_server: MlflowServer) -> Experiment:
+    """An experiment of the test's own, on the server that all share."""
+    return Experiment(mlflow_server)
 
 
 @pytest.fixture(autouse=True)

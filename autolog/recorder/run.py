@@ -93,6 +93,11 @@ class Run:
         self._spool = Spool(journal)
         journal.declare(self.key, layout.frame(records.encode(start)))
 
+    @property
+    def title(self) -> str:
+        """What to call it before a user; the server gives a name to one without."""
+        return f"run {self.start.name}" if self.start.name else "a run"
+
     def as_former(self) -> FormerRun:
         """What it takes to go on with this run after its end."""
         with self._lock:
@@ -355,6 +360,13 @@ class Run:
 
     def write_params(self, params: Mapping[str, str]) -> None:
         """Log params as they are; of those that a hook has logged, the hook's value stands."""
+        for key in sorted(self._hook_params.intersection(params)):
+            if self._params[key] != params[key]:
+                guard.say_once(
+                    f"param:{self.key}:{key}",
+                    f"param {key!r} has the value {self._params[key]!r} of the training, and keeps "
+                    f"it; {params[key]!r} is in the tag autolog.changed_params",
+                )
         self._client_params.update(params)
         self._log_params(dict(params))
 

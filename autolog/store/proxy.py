@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from autolog import guard, hooks, recorder, settings
 from autolog.recorder import Run
+from autolog.records import Status
 from autolog.settings import Target
 from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
@@ -30,6 +31,9 @@ _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
 _LASTING = frozenset(["_log_url", "_get_artifact_repo"])
 """Those that need what never changes: where a run is, and where its files go."""
+
+_RESUMING = frozenset(["start_run"])
+"""Those that go on with a run, whether or not the server answers now."""
 
 _logger = logging.getLogger(async_logging_queue.__name__)
 _is_on = False
@@ -47,6 +51,7 @@ def remove() -> None:
     global _is_on
     _is_on = False
     hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
+    recorder.get().known.leave()  # their ends go to the server itself from here on
 
 
 if TYPE_CHECKING:
@@ -102,20 +107,24 @@ class StoreProxy(_Proxy):
     def log_batch(
         self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
     ) -> None:
-        if not self._written(run_id, metrics, params, tags):
-            self._store_itself("log_batch", run_id, metrics, params, tags)
+        refusal = self._refusal(run_id, metrics, params, tags)
+        if refusal is not None:
+            self._store_itself(refusal, "log_batch", run_id, metrics, params, tags)
 
     def log_metric(self, run_id: str, metric: Any) -> None:
-        if not self._written(run_id, metrics=[metric]):
-            self._store_itself("log_metric", run_id, metric)
+        refusal = self._refusal(run_id, metrics=[metric])
+        if refusal is not None:
+            self._store_itself(refusal, "log_metric", run_id, metric)
 
     def log_param(self, run_id: str, param: Any) -> None:
-        if not self._written(run_id, params=[param]):
-            self._store_itself("log_param", run_id, param)
+        refusal = self._refusal(run_id, params=[param])
+        if refusal is not None:
+            self._store_itself(refusal, "log_param", run_id, param)
 
     def set_tag(self, run_id: str, tag: Any) -> None:
-        if not self._written(run_id, tags=[tag]):
-            self._store_itself("set_tag", run_id, tag)
+        refusal = self._refusal(run_id, tags=[tag])
+        if refusal is not None:
+            self._store_itself(refusal, "set_tag", run_id, tag)
 
     # Here too all of them are forms of the first one, as what is refused says.
 
@@ -146,38 +155,43 @@ class StoreProxy(_Proxy):
                 run.write_inputs(content)
                 return
         given = (datasets,) if models is None else (datasets, models)
-        self._store_itself("log_inputs", run_id, *given)
+        self._store_itself(_unexplained("log_inputs", run_id), "log_inputs", run_id, *given)
 
-    def _written(
+    def _refusal(
         self,
         run_id: str,
         metrics: Sequence[Any] = (),
         params: Sequence[Any] = (),
         tags: Sequence[Any] = (),
-    ) -> bool:
-        """Write to the journal; False for what the store itself has to refuse."""
+    ) -> Exception | None:
+        """Write to the journal; what speaks against it, where the store itself has to refuse it."""
         with guard.shield("mlflow.write"):
             try:
                 points, new_params, new_tags = checks.checked(metrics, params, tags)
-            except (MlflowException, TypeError, ValueError, AttributeError):
-                return False
+            except (MlflowException, TypeError, ValueError, AttributeError) as error:
+                return error
             run = self._self_runs.followed(run_id)
-            if run is None or run.changed_params(new_params):
-                return False
+            if run is None:
+                return _unexplained("logging", run_id)
+            for key, (first, later) in run.changed_params(new_params).items():
+                return checks.changed_param(run_id, key, first, later)
             run.write_points(points)
             run.write_params(new_params)
             run.write_tags(new_tags)
-            return True
-        return False
+            return None
+        return _unexplained("logging", run_id)
 
-    def _store_itself(self, name: str, run_id: str, *arguments: Any) -> None:
+    def _store_itself(self, refusal: Exception, name: str, run_id: str, *arguments: Any) -> None:
         """Have the store refuse something in its own words, if it answers in time."""
         run_id = self._settled(run_id)
         try:
             self._self_asker.ask(name, run_id, *arguments)
         except TimeoutError:
-            problem = f"{name} is not possible for run {run_id}, and the server does not say why"
-            raise MlflowException(problem, INVALID_PARAMETER_VALUE) from None
+            pass
+        else:
+            return
+        checks.refuse(name, *arguments)
+        raise refusal
 
     # -- runs ------------------------------------------------------------------------------------
 
@@ -213,10 +227,13 @@ class StoreProxy(_Proxy):
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
         is_end = run_status is not None and RunStatus.is_terminated(run_status)
+        is_ended = is_end and isinstance(end_time, int)
+        is_resumed = run_status == RunStatus.RUNNING and _who_asks() in _RESUMING
         with guard.shield("mlflow.update_run_info"):
-            run = self._self_runs.followed(run_id) if is_end and isinstance(end_time, int) else None
-            if run is not None:
-                return _ended(run, RunStatus.to_string(run_status), end_time, run_name)
+            if is_ended or is_resumed or self._is_local_run(run_id):
+                run = self._self_runs.followed(run_id)
+                if run is not None:
+                    return self._changed(run, run_status, end_time, run_name)
         info = self.__wrapped__.update_run_info(
             self._settled(run_id), run_status, end_time, run_name
         )
@@ -228,6 +245,24 @@ class StoreProxy(_Proxy):
                 recorder.get().known.forget(run_id)
         return info
 
+    def _changed(self, run: Run, status: Any, end_time: int | None, name: str | None) -> Any:
+        """The new description of a run, which the journal has now."""
+        text = None if status is None else RunStatus.to_string(status)
+        if text == Status.RUNNING:
+            run = self._self_runs.resumed(run) if run.status is not None else run
+            run.resume()
+        if name:
+            run.write_tags({MLFLOW_RUN_NAME: name})
+        if status is not None and RunStatus.is_terminated(status):
+            recorder.get().close(run, str(text), end_time)
+            run.journal.request_flush()
+        return entities.change(run, text, end_time, name)
+
+    def _is_local_run(self, run_id: str) -> bool:
+        """Whether a run is one that the server does not have yet."""
+        run = recorder.get().known.find(run_id)
+        return run is not None and self._self_runs.is_only_here(run)
+
     # -- reads -----------------------------------------------------------------------------------
 
     def get_run(self, run_id: str) -> Any:
@@ -236,17 +271,26 @@ class StoreProxy(_Proxy):
             asks = _who_asks()
             if run is not None and asks in _LASTING and run.run_id is not None:
                 return entities.told(run) or self._self_runs.learned(run)
+            if asks in _RESUMING and (entity := self._self_runs.resumable(run_id)) is not None:
+                return entity
             if run is not None and (asks or self._self_runs.is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
 
     def create_logged_model(self, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
+        experiment_id = self._experiment(experiment_id)
         source = kwargs.get("source_run_id")
         if source is not None:
             kwargs["source_run_id"] = self._settled(source)
             if kwargs["source_run_id"] != source:
                 experiment_id = self.get_run(source).info.experiment_id
         return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+
+    def _experiment(self, experiment_id: Any) -> Any:
+        """The store's id of an experiment, also where an id was promised before it answered."""
+        name, _ = settings.name_and_id(str(experiment_id))
+        known = None if name is None else self.__wrapped__.get_experiment_by_name(name)
+        return experiment_id if known is None else known.experiment_id
 
     def _settled(self, run_id: str) -> str:
         """The server's id of a run, once the server has what was written to it so far."""
@@ -265,16 +309,15 @@ class StoreProxy(_Proxy):
                 await_stored(journal, journal.tail)
 
 
-def _ended(run: Run, status: str, end_time: int, name: str | None) -> Any:
-    if name:
-        run.write_tags({MLFLOW_RUN_NAME: name})
-    recorder.get().close(run, status, end_time)
-    run.journal.request_flush()
-    return entities.change(run, status, end_time, name)
+def _unexplained(what: str, run_id: str) -> MlflowException:
+    problem = f"{what} is not possible for run {run_id}, and the server does not say why"
+    return MlflowException(problem, INVALID_PARAMETER_VALUE)
 
 
 def _reads_run(name: str) -> Callable[..., Any]:
     def read(self: StoreProxy, run_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self._is_local_run(run_id):
+            raise MlflowException(f"{name} is not possible: the server does not have run {run_id}")
         return getattr(self.__wrapped__, name)(self._settled(run_id), *args, **kwargs)
 
     return read
@@ -290,6 +333,22 @@ def _changes_run(name: str) -> Callable[..., Any]:
     return change
 
 
+def _of_experiment(name: str) -> Callable[..., Any]:
+    def call(self: StoreProxy, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.__wrapped__, name)(self._experiment(experiment_id), *args, **kwargs)
+
+    return call
+
+
+def _searches(name: str) -> Callable[..., Any]:
+    def search(self: StoreProxy, experiment_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        self._settle_all()
+        ids = experiment_ids and [self._experiment(each) for each in experiment_ids]
+        return getattr(self.__wrapped__, name)(ids, *args, **kwargs)
+
+    return search
+
+
 def _reads_all(name: str) -> Callable[..., Any]:
     def read(self: StoreProxy, *args: Any, **kwargs: Any) -> Any:
         self._settle_all()
@@ -301,8 +360,10 @@ def _reads_all(name: str) -> Callable[..., Any]:
 for _make, _names in (
     (_reads_run, "get_metric_history delete_tag record_logged_model log_outputs"),
     (_changes_run, "delete_run restore_run"),
-    (_reads_all, "search_runs flush_async_logging"),
-    (_reads_all, "get_logged_model search_logged_models finalize_logged_model"),
+    (_searches, "search_runs search_logged_models"),
+    (_reads_all, "flush_async_logging get_logged_model finalize_logged_model"),
+    (_of_experiment, "set_experiment_tag delete_experiment_tag rename_experiment"),
+    (_of_experiment, "delete_experiment restore_experiment"),
 ):
     for _name in _names.split():
         setattr(StoreProxy, _name, _make(_name))
@@ -314,7 +375,7 @@ def _who_asks() -> str:
     for _ in range(6):
         if frame is None or not str(frame.f_globals.get("__name__")).startswith("mlflow"):
             return ""
-        if frame.f_code.co_name in _HOT | _LASTING:
+        if frame.f_code.co_name in _HOT | _LASTING | _RESUMING:
             return str(frame.f_code.co_name)
         frame = frame.f_back
     return ""

@@ -16,7 +16,7 @@ from autolog.recorder import Role, Run
 from autolog.records import RunStart
 from autolog.settings import Target
 from autolog.store import entities
-from autolog.store.asking import Asker
+from autolog.store.asking import ANSWER_SECONDS, Asker, await_stored, is_offline
 
 
 class Runs:
@@ -73,20 +73,23 @@ class Runs:
         """
         self._asker.await_id(run)
         if run.key in progress.load(run.journal.folder).held:
+            recorder.get().known.forget(run.key)  # the store says why, and there is no run
             return None
         if run.run_id is not None:
             return self.learned(run)
         if guard.strict:
             raise MlflowException(f"{self._target.public_uri} does not answer")
+        why = "mode is offline" if is_offline() else f"{self._target.public_uri} does not answer"
         guard.say_once(
             f"local run:{self._target.uri}",
-            f"{self._target.public_uri} does not answer: run {run.start.name or run.key} "
-            "begins here, and gets its id there when the server is back",
+            f"{why}: {run.title} begins here, and gets its id when the server has it",
         )
         return entities.of(run)
 
     def learned(self, run: Run) -> Any:
         """The run as the server has it now, or as it is known here if there is no answer."""
+        if run.run_id is None:
+            return entities.of(run)
         try:
             entity = self._asker.ask("get_run", run.run_id)
         except (TimeoutError, MlflowException):
@@ -125,6 +128,26 @@ class Runs:
             run.know_params(entity.data.params)
             entities.learn(run, entity)
         return run
+
+    def resumable(self, run_id: str) -> Any:
+        """The entity of a run that is to go on, the server answering or not; None as `followed`."""
+        run = self.followed(run_id)
+        if run is None:
+            return None
+        if not self._asker.is_silent:
+            await_stored(run.journal, run.tail, ANSWER_SECONDS)
+        return self.learned(run)
+
+    def resumed(self, run: Run) -> Run:
+        """A run that has ended, open again."""
+        entity, params = entities.of(run), run.as_former().params
+        recorder.get().known.forget(run.key)
+        again = recorder.get().open(self._target, run.start, Role.OTHERS)
+        if again is None:
+            return run
+        again.know_params(params)
+        entities.learn(again, entity)
+        return again
 
     def is_only_here(self, run: Run) -> bool:
         """Whether the server does not have the run yet, and will not have it soon."""
