@@ -46,6 +46,8 @@ for side in ("without", "with"):
             autolog.disable()
 """
 
+pytestmark = pytest.mark.timeout(300)  # a process trains several libraries, four times each
+
 Sides = tuple[list[Fields], list[Fields]]
 
 
@@ -60,7 +62,7 @@ def _sides(names: Sequence[str], uris: list[str], folder: Path) -> dict[str, lis
     experiment = f"experiment-{uuid.uuid4().hex[:8]}"
     sources = {name: getattr(trainings, name) for name in names}
     given = {"experiment": experiment, "sources": sources, "uris": uris}
-    done = run_script(_BOTH, cwd=folder, env={"GIVEN": json.dumps(given)}, timeout=150)
+    done = run_script(_BOTH, cwd=folder, env={"GIVEN": json.dumps(given)}, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "autolog:" not in done.stderr, done.stderr
     return {name: [_read(uri, f"{experiment} {name}") for uri in uris] for name in names}
