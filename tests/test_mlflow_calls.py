@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def database(new_store: Callable[[], str]) -> str:
     """A local sqlite store for all tests of this file."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    return new_store()
 
 
 @pytest.fixture(params=["sqlite", "server"])

@@ -32,6 +32,8 @@ _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 _LASTING = frozenset(["_log_url", "_get_artifact_repo"])
 """Those that need what never changes: where a run is, and where its files go."""
 
+_UPLOADING = frozenset(["_get_artifact_repo"])
+"""Those of them that can do nothing without the server's own answer."""
 _RESUMING = frozenset(["start_run"])
 """Those that go on with a run, whether or not the server answers now."""
 
@@ -270,7 +272,9 @@ class StoreProxy(_Proxy):
             run = recorder.get().known.find(run_id)
             asks = _who_asks()
             if run is not None and asks in _LASTING and run.run_id is not None:
-                return entities.told(run) or self._self_runs.learned(run)
+                entity = entities.told(run) or self._self_runs.learned(run)
+                if entity.info.artifact_uri or asks not in _UPLOADING:
+                    return entity
             if asks in _RESUMING and (entity := self._self_runs.resumable(run_id)) is not None:
                 return entity
             if run is not None and (asks or self._self_runs.is_only_here(run)):
