@@ -77,6 +77,7 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
     found = workspace.mlflow.client().get_run(run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params["max_iter"] == "3"
+    assert not any(seen.is_signed for seen in workspace.requests if "/discovery" in seen.path)
 
 
 def test_in_a_job(workspace: StandIn, tmp_path: Path) -> None:
