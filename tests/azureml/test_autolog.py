@@ -200,24 +200,33 @@ for word in (b"the~secret", b"eyJ"):
 def test_limits(workspace: StandIn, tmp_path: Path) -> None:
     """Many values, params and tags: nothing is refused for good, the rest is in params.json."""
     source = f"""{FORMS["config.json"]}
+autolog.enable(extra_tags={{"team": "y" * 1500}})
 with autolog.run("limits"):
     for step in range(2000):
         autolog.log_metric("loss", step, step=step)
     autolog.log_params({{f"p{{i:03d}}": i for i in range(260)}})
-    autolog.set_tags({{"long": "x" * 3000}})
+    autolog.set_tags({{"long": "x" * 3000, "k" * 120: "long name"}})
+    autolog.set_tags({{f"t{{i:02d}}": i for i in range(60)}})
 receipt = autolog.flush(60)
 assert receipt.complete, receipt
 print(autolog.last_run().run_id)
 """
     run_id = run(source, workspace, tmp_path)[-1]
     assert [p.step for p in workspace.points(run_id)] == list(range(2000))
-    assert workspace.count("log-batch", 200) < 40
+    assert workspace.count("log-batch", 200) < 60
     found = workspace.mlflow.client().get_run(run_id).data
+    versions = [v for n, v in workspace.artifacts_of(run_id).items() if n.startswith("params")]
+    beside = json.loads(versions[-1])
     stored = {key for key in found.params if key.startswith("p")}
-    kept = json.loads(workspace.artifacts_of(run_id)["params.json"])["whole"]
-    assert stored | kept.keys() == {f"p{i:03d}" for i in range(260)}
+    assert stored | beside["whole"].keys() == {f"p{i:03d}" for i in range(260)}
     assert len(found.params) == 200
-    assert len(found.tags["long"]) <= 1000
+    tags = {key for key in workspace.ledger.tags[run_id] if key[0] == "t" and key != "team"}
+    assert tags | beside["tags"].keys() >= {f"t{i:02d}" for i in range(60)}
+    assert len(workspace.ledger.tags[run_id]) == 50
+    assert beside["tags"]["k" * 120] == "long name"
+    for key, text in (("long", "x" * 3000), ("team", "y" * 1500)):
+        assert len(found.tags[key]) <= 1000
+        assert beside["tags"][key] == text
 
 
 def test_lost_replies(workspace: StandIn, tmp_path: Path) -> None:
