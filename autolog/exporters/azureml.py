@@ -79,20 +79,25 @@ class AzureExporter(RestExporter):
         experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
 
         def renewed() -> str:
-            """The next token of a job, for the one it has."""
-            chosen = experiment_id or self._experiment_of(run_id)
+            """The next token of a job, for the one it has, though it be refused elsewhere."""
+            present = Credentials(token=self._tokens.newest, netrc=False)
+            chosen = experiment_id or self._experiment_of(run_id, present)
             url = self._service("history", f"experimentids/{chosen}/runs/{run_id}/token")
-            return str(wire.at(super(AzureExporter, self)._send("GET", url), "token"))
+            return str(wire.at(self._send("GET", url, credentials=present), "token"))
 
         return Tokens(azure_tokens.from_first(renewed, identity), first)
 
+    def token(self) -> str:
+        """The token of the moment. Raises `Retryable` where there is none."""
+        return self._tokens.current()
+
     def _bearer(self) -> Credentials:
-        return Credentials(token=self._tokens.current(), netrc=False)
+        return Credentials(token=self.token(), netrc=False)
 
     def tend(self) -> None:
         """Fetch the next token in time: a job's old one, expired, would not get it."""
         with contextlib.suppress(Retryable):  # said when something is to be sent
-            self._tokens.current()
+            self.token()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -131,11 +136,17 @@ class AzureExporter(RestExporter):
             self._workspace = self._workspace.at(host)
         return self._workspace.host
 
-    def _experiment_of(self, run_id: str) -> str:
+    def _experiment_of(self, run_id: str, credentials: Credentials | None = None) -> str:
         if run_id not in self._experiments:
-            reply = self._call("GET", "runs/get", params={"run_id": run_id})
+            url = f"{self._base}/api/2.0/mlflow/runs/get"
+            reply = self._send("GET", url, None, {"run_id": run_id}, credentials)
             self._experiments[run_id] = str(wire.at(reply, "run", "info", "experiment_id"))
         return self._experiments[run_id]
+
+    @property
+    def address(self) -> str:
+        """Where the workspace is or, while that is not known, who knows it."""
+        return f"https://{self._workspace.host or self._cloud.arm}"
 
     @property
     def uri(self) -> str:
