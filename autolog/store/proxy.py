@@ -26,6 +26,7 @@ from autolog.settings import Target
 from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
 from autolog.store.runs import Runs
+from autolog.workspace.address import is_workspace
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
@@ -256,7 +257,8 @@ class StoreProxy(_Proxy):
         if name:
             run.write_tags({MLFLOW_RUN_NAME: name})
         if status is not None and RunStatus.is_terminated(status):
-            recorder.get().close(run, str(text), end_time)
+            is_jobs_own = run.start.run_id is not None and run.run_id == settings.run_id_of_job()
+            recorder.get().close(run, Status.LEFT if is_jobs_own else str(text), end_time)
             run.journal.request_flush()
         return entities.change(run, text, end_time, name)
 
@@ -288,7 +290,16 @@ class StoreProxy(_Proxy):
             kwargs["source_run_id"] = self._settled(source)
             if kwargs["source_run_id"] != source:
                 experiment_id = self.get_run(source).info.experiment_id
-        return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+        try:
+            return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+        except MlflowException:
+            if is_workspace(self._self_uri):
+                guard.say_once(
+                    "logged models",
+                    "Azure ML has no place for MLflow's logged models, and MLflow's autologging of "
+                    "XGBoost and LightGBM logs nothing else without one: log_models=False helps",
+                )
+            raise
 
     def _experiment(self, experiment_id: Any) -> Any:
         """The store's id of an experiment, also where an id was promised before it answered."""
