@@ -21,6 +21,7 @@ from logged import Logged, only
 import autolog
 from autolog.callbacks.keras import AutologCallback, batches, calls, neighbours, observer
 from autolog.callbacks.keras.companions import Companions
+from autolog.callbacks.keras.optimizers import Optimizers
 
 Swallowed = list[tuple[str, Exception]]
 
@@ -170,8 +171,8 @@ class TestTheUsersProgram:
             (calls, "fit_params", "keras.arguments"),
             (calls._Call, "_leave", "keras.leave"),
             (neighbours, "find", "keras.neighbours"),
-            (observer, "optimizer_params", "keras.on_train_begin"),
-            (observer, "learning_rates", "keras.on_epoch_begin"),
+            (observer, "Optimizers", "keras.on_train_begin"),
+            (Optimizers, "learning_rates", "keras.on_epoch_begin"),
             (observer, "numbers", "keras.on_epoch_end"),
             (Companions, "outcome", "keras.on_train_end"),
             (batches, "keras", "keras.batches.on_train_begin"),

@@ -76,6 +76,9 @@ class Run:
         self.subject: Callable[[], object | None] | None = None
         """The object whose training used this run first, weakly."""
         self.next_epoch = 0
+        """The epoch behind the last one that a training has logged here."""
+        self.last_step = 0
+        """The optimizer step that trainings have come to here."""
         self._lock = journal.lock
         self._keys = KeyTable(journal, self.key)
         self._users: dict[tuple[str, ...], KeyTuple] = {}
