@@ -315,6 +315,26 @@ def test_checkpoints_as_artifacts(
         assert run.texts["epoch=1/aliases.txt"] == "['latest', 'best']"
 
 
+@pytest.mark.parametrize("logger", [True, False])
+def test_checkpoints_of_any_trainer(logged: Logged, tmp_path: Path, logger: bool) -> None:
+    """``enable(checkpoint=True)`` logs the best and the last, also where a training fails."""
+
+    class Failing(Validated):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 2:
+                raise ZeroDivisionError
+
+    autolog.enable(checkpoint=True)
+    saving = lightning.pytorch.callbacks.ModelCheckpoint(
+        tmp_path, "{epoch}", monitor="val_loss", save_last=True
+    )
+    with pytest.raises(ZeroDivisionError):
+        trainer(logger=logger, max_epochs=3, callbacks=[saving]).fit(Failing(), loader(), loader())
+    run = only(logged())
+    for stem in ("epoch=1", "last"):
+        assert run.files[f"{stem}/{stem}.ckpt"] == (tmp_path / f"{stem}.ckpt").read_bytes()
+
+
 def test_a_checkpoint_is_logged_as_it_was_saved(off: Logged, tmp_path: Path) -> None:
     """Under ``log_model="all"`` each version of ``last.ckpt`` is, and nothing is twice."""
     _saved("all", tmp_path, -1)
