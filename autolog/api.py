@@ -30,6 +30,7 @@ def enable(
     log_every_n_steps: int | None = None,
     max_tuning_runs: int | None = None,
     training_metrics: bool | None = None,
+    checkpoint: bool | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -65,6 +66,8 @@ def enable(
         training_metrics: After a scikit-learn fit, predict the training data and log metrics and
             images of it. Costs as much time as the fit took, or a second where that is more.
             Default False.
+        checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
+            ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -83,6 +86,7 @@ def enable(
         "log_every_n_steps": log_every_n_steps,
         "max_tuning_runs": max_tuning_runs,
         "training_metrics": training_metrics,
+        "checkpoint": checkpoint,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,

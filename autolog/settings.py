@@ -97,6 +97,9 @@ class Settings:
     training_metrics: bool = _setting(
         False, _boolean, "scikit-learn: predict the training data after a fit, and log how well"
     )
+    checkpoint: bool = _setting(
+        False, _boolean, "Lightning: log the best and the last checkpoints at the end of a fit"
+    )
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(

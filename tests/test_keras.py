@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_trainings import BATCH, SIZES, X, Y, batch_losses, fit, model
+from keras_trainings import BATCH, SIZES, Raising, X, Y, batch_losses, fit, model
 from logged import Logged, only
 
 import autolog
@@ -172,18 +172,44 @@ class TestWhatIsLogged:
 
 class TestLoopsOfTheUsersOwn:
     def test_train_step(self, logged: Logged) -> None:
-        """What a train_step returns is logged, and each optimizer of the model with its name."""
-        made = TwoPlayers()
-        made.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.002))
-        history = fit(made)
+        """What a train_step returns is logged, and each optimizer that it steps, with its name."""
+        made = two_players()
+        rate_of_adam = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: made.g_optimizer.learning_rate.assign(0.001)
+        )
+        history = fit(made, callbacks=[rate_of_adam])
         run = only(logged())
         assert run.metrics["g_loss"] == list(enumerate(history["g_loss"]))
         assert run.values("epoch_loss") == history["loss"]
         by_hand = np.mean((made.critic(X).numpy() - Y) ** 2)
         assert run.values("epoch_loss") == pytest.approx([by_hand] * 2, abs=1e-6)
+        names = {name for name in run.params if name.endswith("optimizer_name")}
+        assert names == {"g_optimizer_name", "d_optimizer_name"}
         assert run.params["g_optimizer_name"] == "Adam"
         assert run.params["g_optimizer_learning_rate"] == "0.002"
-        assert run.values("g_optimizer_learning_rate") == pytest.approx([0.002] * 2)
+        assert run.values("g_optimizer_learning_rate") == pytest.approx([0.002, 0.001])
+        assert run.values("d_optimizer_learning_rate") == [0.0, 0.0]
+        assert not {"optimizer_rho", "optimizer_learning_rate"} & run.params.keys()
+        assert "learning_rate" not in run.metrics
+
+    def test_train_step_that_fails(self, logged: Logged) -> None:
+        """Its optimizers are known from the first epoch on, also where that does not end."""
+        with pytest.raises(ZeroDivisionError):
+            fit(two_players(), callbacks=[Raising(ZeroDivisionError())])
+        run = only(logged())
+        assert (run.params["d_optimizer_name"], run.params["g_optimizer_name"]) == ("SGD", "Adam")
+        assert (run.status, "optimizer_name" in run.params) == ("FAILED", False)
+
+    @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+    def test_model_without_an_optimizer_at_work(self, logged: Logged) -> None:
+        """Of an optimizer that has nothing to train nothing is logged."""
+        made = model(run_eagerly=True)
+        made.trainable = False
+        fit(made)
+        run = only(logged())
+        assert len(run.values("epoch_loss")) == 2
+        assert "optimizer_name" not in run.params
+        assert "learning_rate" not in run.metrics
 
     @pytest.mark.recent  # train_on_batch of Keras 3.3 gives running means
     def test_loop_without_fit(self, logged: Logged) -> None:
@@ -237,6 +263,21 @@ class TestBatchValues:
         steps = [[step for step, _ in run.metrics["batch_loss"]] for run in logged()]
         assert steps == [[3], [6]]
 
+    @pytest.mark.parametrize("given", [{}, {"optimizer": None}], ids=["idle", "None"])
+    def test_steps_that_no_optimizer_counts(self, logged: Logged, given: dict[str, Any]) -> None:
+        """Where the model's own optimizer is idle or missing, steps are the batches of the run."""
+        autolog.enable(log_every_n_steps=3)
+        made = two_players(**given)
+        with autolog.run("mine"):
+            fit(made, epochs=2)
+            fit(made, epochs=1)
+        run = only(logged())
+        steps = [step for step, _ in run.metrics["batch_loss"]]
+        assert steps == [step for step, _ in run.metrics["running_g_loss"]] == [3, 6, 9, 12]
+        by_hand = [np.mean((made.critic(x) - y) ** 2) for x, y in _batches()]
+        expected = [by_hand[batch] for batch in (2, 1, 0, 3)]
+        assert run.values("batch_loss") == pytest.approx(expected, abs=1e-5)
+
     @pytest.mark.recent
     def test_several_batches_an_execution(self, logged: Logged) -> None:
         """With steps_per_execution it is the mean over the batches of the execution."""
@@ -287,6 +328,11 @@ class TestBatchValues:
         assert callback.on_batch_end._is_default
 
 
+def _batches() -> list[Any]:
+    """Those of an epoch."""
+    return [(X[i : i + BATCH], Y[i : i + BATCH]) for i in range(0, len(X), BATCH)]
+
+
 def _dataset() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((X, Y))
 
@@ -304,21 +350,17 @@ class _Batches(keras.utils.PyDataset):
 
 
 class TwoPlayers(keras.Model):
-    """A train_step with two optimizers, as a GAN has; only one of them changes weights."""
+    """A train_step with two optimizers, as a GAN of Keras has; that of ``compile`` is idle."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.critic = keras.layers.Dense(1)
+        self.generator, self.critic = keras.layers.Dense(4), keras.layers.Dense(1)
         self.loss_of_critic = keras.metrics.Mean(name="loss")
         self.loss_of_generator = keras.metrics.Mean(name="g_loss")
 
-    def compile(self, optimizer: Any, g_optimizer: Any) -> None:
-        super().compile(optimizer)
-        self.g_optimizer = g_optimizer
-
-    @pytest.mark.recent
-    def test_training_is_bit_for_bit_the_same(self, off: Logged) -> None:
-        """Weights, history and random state are equal with hooks on and off."""
+    def compile(self, g_optimizer: Any, d_optimizer: Any, **given: Any) -> None:
+        super().compile(run_eagerly=True, **given)
+        self.g_optimizer, self.d_optimizer = g_optimizer, d_optimizer
 
     @property
     def metrics(self) -> list[Any]:
@@ -326,10 +368,22 @@ class TwoPlayers(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y = data
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             loss = tf.reduce_mean((self.critic(x) - y) ** 2)
-        weights = self.critic.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, weights), weights)
-        for metric in self.metrics:
-            metric.update_state(loss, sample_weight=tf.shape(x)[0])
+            g_loss = tf.reduce_mean(self.critic(self.generator(x)) ** 2)
+        for layer, optimizer, value in (
+            (self.critic, self.d_optimizer, loss),
+            (self.generator, self.g_optimizer, g_loss),
+        ):
+            weights = layer.trainable_variables
+            optimizer.apply(tape.gradient(value, weights), weights)
+        for metric, value in zip(self.metrics, (loss, g_loss), strict=True):
+            metric.update_state(value, sample_weight=tf.shape(x)[0])
         return {metric.name: metric.result() for metric in self.metrics}
+
+
+def two_players(**given: Any) -> TwoPlayers:
+    """One whose critic stays as it is."""
+    made = TwoPlayers()
+    made.compile(keras.optimizers.Adam(0.002), keras.optimizers.SGD(0.0), **given)
+    return made

@@ -21,6 +21,7 @@ from logged import Logged, only
 import autolog
 from autolog.callbacks.keras import AutologCallback, batches, calls, neighbours, observer
 from autolog.callbacks.keras.companions import Companions
+from autolog.callbacks.keras.optimizers import Optimizers
 
 Swallowed = list[tuple[str, Exception]]
 
@@ -64,6 +65,27 @@ class TestCallbacksArgument:
         fit(made, callbacks=given)
         assert given.callbacks == before
         assert len(only(logged()).metrics["epoch_loss"]) == 2
+
+    def test_every_shape_for_an_evaluation(self, logged: Logged) -> None:
+        """Each is used as it is, and stays so; the evaluation is logged once, whatever is given."""
+        made = eager_model()
+        with autolog.pause():
+            expected = made.evaluate(X, Y, BATCH, 0)
+        seen: list[Any] = []
+        mine = keras.callbacks.LambdaCallback()
+        mine.on_test_end = seen.append  # LambdaCallback has no argument for it
+        of_keras = keras.callbacks.CallbackList([mine], model=made)
+        shapes = [None, [], mine, [mine], (mine,), [[mine]], [mine, AutologCallback()], of_keras]
+        for callbacks in shapes:
+            before = keras.tree.flatten(callbacks), list(of_keras.callbacks)
+            assert made.evaluate(X, Y, BATCH, verbose=0, callbacks=callbacks) == expected
+            assert (keras.tree.flatten(callbacks), list(of_keras.callbacks)) == before
+        assert made.evaluate(X, Y, BATCH, 0, None, None, [mine]) == expected
+        assert len(seen) == len(shapes) - 2 + 1
+        runs = logged()
+        assert len(runs) == len(shapes) + 1
+        assert {run.status for run in runs} == {"FINISHED"}
+        assert [run.values("test_loss") for run in runs] == [[expected[0]]] * len(runs)
 
     def test_explicit_without_enable(self, off: Logged) -> None:
         """The callback alone logs all there is, arguments of the fit included."""
@@ -170,8 +192,8 @@ class TestTheUsersProgram:
             (calls, "fit_params", "keras.arguments"),
             (calls._Call, "_leave", "keras.leave"),
             (neighbours, "find", "keras.neighbours"),
-            (observer, "optimizer_params", "keras.on_train_begin"),
-            (observer, "learning_rates", "keras.on_epoch_begin"),
+            (observer, "Optimizers", "keras.on_train_begin"),
+            (Optimizers, "learning_rates", "keras.on_epoch_begin"),
             (observer, "numbers", "keras.on_epoch_end"),
             (Companions, "outcome", "keras.on_train_end"),
             (batches, "keras", "keras.batches.on_train_begin"),

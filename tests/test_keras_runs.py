@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import keras
-from keras_trainings import X, Y, eager_model, fit
+from keras_trainings import X, Y, eager_model, fit, model
 from logged import Logged, only
 
 import autolog
@@ -61,6 +64,27 @@ class TestRuns:
             fit(made)
         assert [[step for step, _ in run.metrics["epoch_loss"]] for run in logged()] == [[0, 1]] * 5
 
+    def test_many_fits(self, logged: Logged, capfd: pytest.CaptureFixture[str]) -> None:
+        """Fits in a loop are as many runs and a few lines, and leave nothing in this integration.
+
+        Thirty of them: what is left by each would show, and 500 take a minute.
+        """
+        autolog.enable(silent=False)
+        made = model()
+        fit_method, left = keras.Model.fit, []
+        for number in range(30):
+            made.fit(X, Y, verbose=0, callbacks=[AutologCallback()] if number % 2 else None)
+            if number in (9, 29):
+                gc.collect()
+                left.append(Counter(filter(_OURS.match, map(_kind, gc.get_objects()))))
+        assert left[0] == left[1]
+        assert keras.Model.fit is fit_method
+        assert len(logged()) == len({run.start.key for run in logged()}) == 30
+        assert {run.status for run in logged()} == {"FINISHED"}
+        assert all([step for step, _ in run.metrics["epoch_loss"]] == [0] for run in logged())
+        lines = [line for line in capfd.readouterr().err.splitlines() if "autolog" in line]
+        assert 0 < len(lines) < 12
+
     def test_initial_epoch(self, logged: Logged) -> None:
         """The steps are Keras' own epochs."""
         fit(eager_model(), initial_epoch=3, epochs=5)
@@ -97,3 +121,10 @@ class TestRuns:
             fit(eager_model())
             fit(eager_model(), callbacks=[AutologCallback()])
         assert logged() == []
+
+
+_OURS = re.compile(r"autolog\.callbacks\.")
+
+
+def _kind(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,6 +115,65 @@ def test_a_step_that_is_skipped(logged: Logged) -> None:
             return None if index == 1 else self.loss(batch)
 
     trainer().fit(model := Skipping(), loader())
+    assert only(logged()).values("epoch_loss") == exactly(model.hand.epochs)
+
+
+class Untrained(Regression):
+    """A module without an optimizer, for which Lightning makes one that has no params."""
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def test_a_module_without_an_optimizer(logged: Logged) -> None:
+    """It has no learning rate, and everything else."""
+    trainer().fit(model := Untrained(), loader())
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(model.hand.epochs)
+    assert (run.params["epochs"], run.params["batch_size"]) == ("2", "16")
+    assert "layer" in run.texts["model_summary.txt"]
+    assert "learning_rate" not in run.metrics
+    assert not {"optimizer_name", "lr"} & run.params.keys()
+
+
+class Naming(Regression):
+    """Logs names of ours, at the last moment there is."""
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.log_dict({"epoch_loss": 42.0, "learning_rate": 7.0})
+
+
+@pytest.mark.parametrize("saves", [True, False])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_names_that_the_module_logs(logged: Logged, explicit: bool, saves: bool) -> None:
+    """They are the module's, from the first epoch to the last."""
+    logger = AutologLogger() if explicit else False
+    trainer(logger=logger, enable_checkpointing=saves).fit(Naming(), loader())
+    run = only(logged())
+    assert run.metrics["epoch_loss"] == [(3, 42.0), (7, 42.0)]
+    assert run.metrics["learning_rate"] == [(3, 7.0), (7, 7.0)]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_epoch_is_logged_before_its_checkpoint(logged: Logged, fails: bool) -> None:
+    """So it is not missing from a run that goes on from there; nor is one that fails at its end."""
+    seen: list[int] = []
+
+    class Looking(lightning.pytorch.Callback):
+        def on_save_checkpoint(self, *_: object) -> None:
+            seen.append(len(only(logged()).values("epoch_loss")))
+
+    class Failing(Regression):
+        def on_train_epoch_end(self) -> None:
+            super().on_train_epoch_end()
+            if fails and self.current_epoch:
+                raise ZeroDivisionError
+
+    with contextlib.suppress(ZeroDivisionError):
+        trainer(callbacks=[Looking()]).fit(model := Failing(), loader())
+    assert seen == ([1] if fails else [1, 2])
+    assert [step for step, _ in only(logged()).metrics["epoch_loss"]] == [0, 1]
     assert only(logged()).values("epoch_loss") == exactly(model.hand.epochs)
 
 

@@ -16,6 +16,7 @@ from logged import only
 from torch import nn
 from trainings import fresh_name
 
+import autolog
 from autolog.callbacks.lightning import AutologLogger
 
 if TYPE_CHECKING:
@@ -162,6 +163,63 @@ def test_the_best_epoch_where_validations_are_rare(logged: Logged) -> None:
     assert (run.values("stopped_epoch"), run.values("restored_epoch")) == ([3.0], [1.0])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stopping_threshold": 6.0},
+        {"divergence_threshold": 4.0},
+        {"patience": 1, "mode": "max", "min_delta": float("inf")},
+        {"monitor": "nan"},
+    ],
+    ids="threshold diverged patience nan".split(),
+)
+def test_a_stop_in_the_first_epoch(logged: Logged, options: dict[str, Any]) -> None:
+    """``stopped_epoch`` is 0 then, whatever the reason was."""
+
+    class Measured(Validated):
+        def on_validation_epoch_end(self) -> None:
+            self.log("nan", float("nan"))
+
+    given = {"monitor": "val_loss", **options}
+    stopping = lightning.pytorch.callbacks.EarlyStopping(**given)
+    trainer(callbacks=[stopping], num_sanity_val_steps=0).fit(Measured(), loader(), loader())
+    run = only(logged())
+    assert [step for step, _ in run.metrics["epoch_loss"]] == [0]
+    assert run.metrics["stopped_epoch"] == [(0, 0.0)]
+
+
+def test_stops_in_one_run(logged: Logged) -> None:
+    """Epochs of a later fit are told as the run counts them, as its steps are."""
+    model = Validated()
+    with autolog.run("mine"):
+        for _ in range(2):
+            stopping = lightning.pytorch.callbacks.EarlyStopping("val_loss", patience=1)
+            options = {"callbacks": [stopping], "max_epochs": 5, "num_sanity_val_steps": 0}
+            trainer(**options).fit(model, loader(), loader())
+    run = only(logged())
+    assert run.metrics["stopped_epoch"] == [(2, 2.0), (5, 5.0)]
+    assert run.metrics["restored_epoch"] == [(2, 1.0), (5, 4.0)]
+
+
+def test_a_stop_by_somebody_else(logged: Logged) -> None:
+    """It has no ``stopped_epoch``, nor has a later training that nobody stops."""
+
+    class Leaving(Validated):
+        def on_train_epoch_end(self) -> None:
+            super().on_train_epoch_end()
+            self.trainer.should_stop = True
+
+    idle, stopping = (
+        lightning.pytorch.callbacks.EarlyStopping("val_loss", patience=1) for _ in range(2)
+    )
+    options = {"num_sanity_val_steps": 0, "max_epochs": 5}
+    trainer(callbacks=[idle], **options).fit(Leaving(), loader(), loader())
+    trainer(callbacks=[stopping], **options).fit(Validated(), loader(), loader())
+    stopping.patience = 99
+    trainer(callbacks=[stopping], **options).fit(Validated(), loader(), loader())
+    assert [run.values("stopped_epoch") for run in logged()] == [[], [2.0], []]
+
+
 def test_a_training_that_runs_through(logged: Logged) -> None:
     """Without a stop there is no epoch of one, and without a monitor no score."""
     stopping = lightning.pytorch.callbacks.EarlyStopping("val_loss", patience=9)
@@ -255,6 +313,26 @@ def test_checkpoints_as_artifacts(
     if log_model:
         assert json.loads(run.texts["epoch=1/metadata.yaml"])["score"] == 3.0
         assert run.texts["epoch=1/aliases.txt"] == "['latest', 'best']"
+
+
+@pytest.mark.parametrize("logger", [True, False])
+def test_checkpoints_of_any_trainer(logged: Logged, tmp_path: Path, logger: bool) -> None:
+    """``enable(checkpoint=True)`` logs the best and the last, also where a training fails."""
+
+    class Failing(Validated):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 2:
+                raise ZeroDivisionError
+
+    autolog.enable(checkpoint=True)
+    saving = lightning.pytorch.callbacks.ModelCheckpoint(
+        tmp_path, "{epoch}", monitor="val_loss", save_last=True
+    )
+    with pytest.raises(ZeroDivisionError):
+        trainer(logger=logger, max_epochs=3, callbacks=[saving]).fit(Failing(), loader(), loader())
+    run = only(logged())
+    for stem in ("epoch=1", "last"):
+        assert run.files[f"{stem}/{stem}.ckpt"] == (tmp_path / f"{stem}.ckpt").read_bytes()
 
 
 def test_a_checkpoint_is_logged_as_it_was_saved(off: Logged, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ _PLACES: list[tuple[str, object, str]] = [
     ("lightning.on_train_epoch_start", observer._Fit, "begin_epoch"),
     ("lightning.on_train_batch_end", losses.Losses, "add"),
     ("lightning.on_train_epoch_end", observer._Fit, "end_epoch"),
+    ("lightning.on_save_checkpoint", observer._Fit, "log_epoch"),
+    ("lightning.on_train_end", observer._Fit, "log_epoch"),
     ("lightning.on_before_backward", losses.Losses, "hear"),
     ("lightning.on_exception", runs.Runs, "note_error"),
 ]

@@ -81,7 +81,8 @@ def test_an_evaluation_by_itself(logged: Logged, logger: bool) -> None:
 
 
 def test_fits_inside_one_run(logged: Logged) -> None:
-    """Inside ``autolog.run()`` a later fit of the same model continues its epoch axis."""
+    """Inside ``autolog.run()`` a later fit of the same model continues its epochs and steps."""
+    autolog.enable(log_every_n_steps=3)
     model = Regression()
     with autolog.run("mine"):
         for _ in range(2):
@@ -89,16 +90,19 @@ def test_fits_inside_one_run(logged: Logged) -> None:
     run = only(logged())
     assert run.values("epoch_loss") == exactly(model.hand.epochs)
     assert [step for step, _ in run.metrics["epoch_loss"]] == [0, 1, 2, 3]
+    assert [step for step, _ in run.metrics["batch_loss"]] == [3, 6, 9, 12, 15]
 
 
 def test_a_trainer_that_goes_on(logged: Logged) -> None:
-    """A trainer fitted again counts its own epochs, which are not counted twice."""
+    """A trainer fitted again counts its own epochs and steps, which are not counted twice."""
+    autolog.enable(log_every_n_steps=3)
     model, again = Regression(), trainer(max_epochs=1)
     with autolog.run("mine"):
         for epochs in (1, 3):
             again.fit_loop.max_epochs = epochs
             again.fit(model, loader())
     assert [step for step, _ in only(logged()).metrics["epoch_loss"]] == [0, 1, 2]
+    assert [step for step, _ in only(logged()).metrics["batch_loss"]] == [3, 6, 9, 12]
 
 
 def test_the_plain_hooks_are_silent(logged: Logged) -> None:

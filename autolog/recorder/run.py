@@ -76,6 +76,9 @@ class Run:
         self.subject: Callable[[], object | None] | None = None
         """The object whose training used this run first, weakly."""
         self.next_epoch = 0
+        """The epoch behind the last one that a training has logged here."""
+        self.last_step = 0
+        """The optimizer step that trainings have come to here."""
         self.on_names: Callable[[Collection[str]], None] | None = None
         """Told the names of metrics, at least when they are logged together for the first time."""
         self._lock = journal.lock

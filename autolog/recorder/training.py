@@ -30,6 +30,8 @@ class Training:
         self.run = run
         self.first_epoch = first_epoch
         """Where the epoch axis starts: 0, or behind an earlier fit of the same object."""
+        self.first_step = 0 if run is None else run.last_step
+        """The optimizer step that earlier trainings in the run have come to, if they noted it."""
         self._on_end: Callable[[str], None] | None = on_end
 
     @property
@@ -55,6 +57,11 @@ class Training:
             return
         with guard.shield("training.log_batch_metrics"):
             self.run.log_hook_metrics(metrics, step, essential=False)
+
+    def note_step(self, step: int) -> None:
+        """The training has come to this optimizer step; a later one in the run starts there."""
+        if self.run is not None:
+            self.run.last_step = max(self.run.last_step, step)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params: any objects, made stable text; secrets are masked."""

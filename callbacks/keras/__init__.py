@@ -10,7 +10,8 @@ Load this package only where Keras is wanted: it imports it, and with it the bac
 `batches`       values of single batches, where they are asked for
 `companions`    what callbacks of Keras beside ours decide: stopping, checkpoints
 `neighbours`    what MLflow logs of the same fit
-`reading`       what models, optimizers and arguments say about themselves
+`optimizers`    which optimizers train a model, and what they say about themselves
+`reading`       what models and arguments say about themselves
 ==============  ==============================================================
 """
 

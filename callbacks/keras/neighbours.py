@@ -61,4 +61,5 @@ def find(
 
 def _names_of_callback(flavor: str, model: Any) -> set[str]:
     prefix = "opt" if flavor == "tensorflow" else "optimizer"
-    return {SUMMARY, *(f"{prefix}_{key}" for key in model.optimizer.get_config())}
+    config = {} if model.optimizer is None else model.optimizer.get_config()
+    return {SUMMARY, *(f"{prefix}_{key}" for key in config)}

@@ -12,7 +12,8 @@ from autolog import guard, recorder
 from autolog.callbacks.keras import neighbours
 from autolog.callbacks.keras.companions import Companions
 from autolog.callbacks.keras.neighbours import SUMMARY, Neighbour
-from autolog.callbacks.keras.reading import learning_rates, numbers, optimizer_params, summary
+from autolog.callbacks.keras.optimizers import Optimizers
+from autolog.callbacks.keras.reading import numbers, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +36,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
     def _start_anew(self, *, is_evaluation: bool) -> None:
         self._is_evaluation = is_evaluation
         self._has_summary = False
+        self.optimizers: Optimizers | None = None
+        """Those of the model, where a fit is logged."""
         self._learning_rates: dict[str, float] = {}
         self._last_step = 0
         self._neighbour = Neighbour()
@@ -51,6 +54,10 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def abandon(self, error: BaseException) -> None:
         """End the run of a training that an exception has ended."""
+        training = self._audible
+        if training is not None:
+            with guard.shield("keras.abandon"):
+                self._log_optimizers(training)
         if self.training is not None:
             self.training.__exit__(type(error), error, error.__traceback__)
         self._forget()
@@ -69,7 +76,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             training.log_params(self._neighbour.leaves({**progress, **self._fit_params}))
             training.set_tags(self._fit_tags)
             training.log_params(self._neighbour.leaves(self._companions.params()))
-            training.log_params(self._neighbour.leaves(optimizer_params(self.model)))
+            self.optimizers = Optimizers(self.model)
+            self._log_optimizers(training)
             self._log_summary(training)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -80,7 +88,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         with guard.shield("keras.on_epoch_begin"):
             if self._offset is None:
                 self._offset = max(0, training.first_epoch - epoch)
-            self._learning_rates = learning_rates(self.model)
+            if self.optimizers is not None:
+                self._learning_rates = self.optimizers.learning_rates()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log what Keras reports of the epoch."""
@@ -90,13 +99,15 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         with guard.shield("keras.on_epoch_end"):
             reported = numbers(logs)
             epoch_loss = {"epoch_loss": reported["loss"]} if "loss" in reported else {}
+            rates = self.optimizers.named(self._learning_rates) if self.optimizers else {}
             self._last_step = epoch + (self._offset or 0)
-            metrics = {**epoch_loss, **self._learning_rates, **reported}
+            metrics = {**epoch_loss, **rates, **reported}
             training.log_metrics(
                 self._neighbour.leaves_of_epoch(metrics, reported), self._last_step
             )
             self._log_summary(training)
             self._companions.note_epoch(epoch, logs or {}, training)
+            self._log_optimizers(training)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Log how the training came to its end, and end the run."""
@@ -151,6 +162,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _forget(self) -> None:
         self.training = None
+        self.optimizers = None
         self.expect({}, {}, [])
 
     def _look_for_neighbours(self, training: Training) -> None:
@@ -158,6 +170,11 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             self._neighbour = neighbours.find(
                 training, callbacks=self._others, arguments=self._fit_params, model=self.model
             )
+
+    def _log_optimizers(self, training: Training) -> None:
+        """The settings of each once it is known to train the model."""
+        if self.optimizers is not None:
+            training.log_params(self._neighbour.leaves(self.optimizers.new_params()))
 
     def _log_summary(self, training: Training) -> None:
         """Once a fit, as soon as the model has its weights."""

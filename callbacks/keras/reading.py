@@ -1,4 +1,4 @@
-"""What models, optimizers and arguments say about themselves."""
+"""What models and arguments say about themselves."""
 
 from __future__ import annotations
 
@@ -65,58 +65,6 @@ def _batch_size(arguments: Mapping[str, Any]) -> object:
         x = x._input_dataset  # noqa: SLF001 - nothing public leads there
     size = getattr(x, "batch_size", None)
     return int(x._batch_size) if size is None and hasattr(x, "_batch_size") else size  # noqa: SLF001
-
-
-# -- optimizers ------------------------------------------------------------------------------------
-
-
-def optimizer_params(model: Any) -> dict[str, object]:
-    """The configuration of each optimizer by ``<attribute>_<key>``: ``optimizer_momentum``."""
-    params: dict[str, object] = {}
-    for attribute, optimizer in _optimizers(model).items():
-        config = optimizer.get_config()
-        config["name"] = type(optimizer).__name__
-        params.update(_flattened(attribute, config))
-    return params
-
-
-def learning_rates(model: Any) -> dict[str, float]:
-    """The ``learning_rate`` of the model's optimizer, ``<attribute>_learning_rate`` of others."""
-    return {
-        "learning_rate" if name == "optimizer" else f"{name}_learning_rate": scalar(
-            optimizer.learning_rate
-        )
-        for name, optimizer in _optimizers(model).items()
-    }
-
-
-def steps_taken(model: Any) -> int:
-    """How often the model's optimizer has changed the weights, in earlier fits too."""
-    return int(scalar(model.optimizer.iterations))
-
-
-def _optimizers(model: Any) -> dict[str, Any]:
-    """The model's optimizer, and those that a ``train_step`` of its own uses, by attribute."""
-    return {
-        name.strip("_"): value
-        for name, value in vars(model).items()
-        if isinstance(value, keras.optimizers.Optimizer)
-    }
-
-
-def _flattened(prefix: str, config: Mapping[str, Any]) -> dict[str, object]:
-    """A configuration by ``<prefix>_<key>``; a schedule within it gives its class and its own."""
-    params: dict[str, object] = {}
-    for key, value in config.items():
-        name = f"{prefix}_{key}"
-        if isinstance(value, Mapping) and {"class_name", "config"} <= value.keys():
-            params[name] = value["class_name"]
-            params.update(_flattened(name, value["config"]))
-        elif key == "learning_rate" and isinstance(value, float):
-            params[name] = float(f"{value:.7g}")  # kept in float32: 0.001, not 0.00100000005
-        else:
-            params[name] = value
-    return params
 
 
 # -- the rest --------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def fit_params(trainer: Any, module: Any) -> dict[str, object]:
     }
     params: dict[str, object] = {
         **{name: value for name, value in arguments.items() if value is not None},
-        **_numbered(map(optimizer_params, trainer.optimizers)),
+        **_numbered(map(optimizer_params, optimizers_of(trainer))),
         **_numbered(map(_schedule_params, trainer.lr_scheduler_configs)),
         **_numbered(map(stopping_params, callbacks_of(trainer, "EarlyStopping"))),
         **_numbered(map(_checkpoint_params, callbacks_of(trainer, "ModelCheckpoint"))),
@@ -50,6 +50,11 @@ def _numbered(all_params: Any) -> dict[str, object]:
         for number, params in enumerate(all_params)
         for name, value in params.items()
     }
+
+
+def optimizers_of(trainer: Any) -> list[Any]:
+    """Those that train something: without one Lightning makes one that has no groups."""
+    return [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]
 
 
 def _schedule_params(config: Any) -> dict[str, object]:
@@ -127,7 +132,7 @@ class Stopping:
     """
 
     def __init__(self, trainer: Any) -> None:
-        self._callbacks = callbacks_of(trainer, "EarlyStopping")
+        self._trainer, self._callbacks = trainer, callbacks_of(trainer, "EarlyStopping")
         self._scores = [each.best_score for each in self._callbacks]
         self._best_epochs: list[int | None] = [None for _ in self._callbacks]
 
@@ -139,20 +144,44 @@ class Stopping:
                 self._scores[number] = callback.best_score
                 self._best_epochs[number] = epoch
 
-    def metrics(self) -> dict[str, object]:
-        """What became of it, under MLflow's names."""
-        return _numbered(map(self._metrics, range(len(self._callbacks))))
+    def metrics(self, offset: int) -> dict[str, object]:
+        """What became of it, under MLflow's names.
 
-    def _metrics(self, number: int) -> dict[str, object]:
-        callback, best_epoch = self._callbacks[number], self._best_epochs[number]
+        `offset` leads from the trainer's count of epochs to the steps of the run.
+        """
+        return _numbered(
+            self._metrics(callback, best_epoch, offset)
+            for callback, best_epoch in zip(self._callbacks, self._best_epochs, strict=True)
+        )
+
+    def _metrics(self, callback: Any, best_epoch: int | None, offset: int) -> dict[str, object]:
         metrics: dict[str, object] = {"wait_count": callback.wait_count}
         if best_epoch is not None:
             metrics["best_score"] = plain(callback.best_score)
-        if callback.stopped_epoch:
-            metrics["stopped_epoch"] = callback.stopped_epoch
+        if self._trainer.should_stop and (callback.stopped_epoch or self._asks_to_stop(callback)):
+            metrics["stopped_epoch"] = callback.stopped_epoch + offset
             if best_epoch is not None:
-                metrics["restored_epoch"] = best_epoch
+                metrics["restored_epoch"] = best_epoch + offset
         return metrics
+
+    def _asks_to_stop(self, callback: Any) -> bool:
+        """Whether the last check of a callback ended the training.
+
+        Its ``stopped_epoch`` is 0 after a stop in the first epoch, and without one.
+        """
+        if callback.wait_count >= max(1, callback.patience):
+            return True
+        known = self._trainer._logger_connector._callback_metrics  # noqa: SLF001 - as `logged_metrics`
+        value = known.get(callback.monitor)
+        if value is None:
+            return False
+        is_beyond = callback.monitor_op
+        target, limit = callback.stopping_threshold, callback.divergence_threshold
+        return bool(
+            (callback.check_finite and not value.isfinite())
+            or (target is not None and is_beyond(value, target))
+            or (limit is not None and is_beyond(-value, -limit))
+        )
 
 
 def checkpoint_metrics(trainer: Any) -> dict[str, object]:

@@ -39,11 +39,12 @@ class Guest:
     def _join(self) -> None:
         trainer = self._trainer
         logger = next((each for each in trainer.loggers if isinstance(each, AutologLogger)), None)
+        log_model = recorder.get().settings.checkpoint
         if logger is None and trainer.loggers:
-            logger = self._joined = AppendedLogger(trainer.loggers[0])
+            logger = self._joined = AppendedLogger(trainer.loggers[0], log_model=log_model)
             trainer.loggers = [*trainer.loggers, logger]
         elif logger is None:
-            logger = self._joined = AutologLogger()
+            logger = self._joined = AutologLogger(log_model=log_model)
             self._tap = _Tap(trainer, logger)
         logger.runs.keep_quiet(self._quiet)
         self._observer = observe(trainer, logger)

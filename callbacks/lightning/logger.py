@@ -182,8 +182,8 @@ class AppendedLogger(AutologLogger):
     user makes on all loggers.
     """
 
-    def __init__(self, first: Any) -> None:
-        super().__init__()
+    def __init__(self, first: Any, *, log_model: bool) -> None:
+        super().__init__(log_model=log_model)
         self._first = first
 
     @property

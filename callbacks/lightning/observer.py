@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolog import guard, recorder, settings
 from autolog.callbacks import ranks
@@ -128,10 +128,22 @@ class _Observer:
             guard.swallow("lightning.on_train_batch_end", error)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Log the epoch's mean."""
+        """Have the epoch's mean, to be logged by the next hook, which comes after the module's."""
         if self._fit is not None:
             with guard.shield("lightning.on_train_epoch_end"):
                 self._fit.end_epoch(trainer)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:  # noqa: ARG002
+        """Log the epoch before what may take long: who goes on from a checkpoint has it all."""
+        if self._fit is not None:
+            with guard.shield("lightning.on_save_checkpoint"):
+                self._fit.log_epoch(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Log the last epoch."""
+        if self._fit is not None:
+            with guard.shield("lightning.on_train_end"):
+                self._fit.log_epoch(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Have the run end by what ended the training."""
@@ -141,6 +153,14 @@ class _Observer:
             self._logger.runs.note_error(KeyboardInterrupt() if is_killed else exception)
 
 
+class _Ended(NamedTuple):
+    """An epoch that is over."""
+
+    rate: object
+    total: float
+    samples: float
+
+
 class _Fit:
     """What is logged of one fit."""
 
@@ -148,13 +168,16 @@ class _Fit:
         self._logger, self._training = logger, training
         trainer = module.trainer
         self.is_automatic: bool = module.automatic_optimization
-        # A trainer that goes on counting has its epochs right by itself.
+        # A trainer that goes on counting has its epochs and steps right by itself.
         self._first_epoch: int = max(0, training.first_epoch - trainer.current_epoch)
+        self._first_step: int = max(0, training.first_step - trainer.global_step)
         self._epoch_loss = ranks.EpochLoss(training, "lightning", self._first_epoch)
         self._epoch: int = trainer.current_epoch
         self._rate: object = None
+        self._ended: _Ended | None = None
+        """The epoch that is over and not logged yet."""
         self._stopping = facts.Stopping(trainer)
-        self._step = trainer.global_step
+        self._step: int = self._first_step + trainer.global_step
         self.every = recorder.get().settings.log_every_n_steps
         """Optimizer steps between two values of batches; None where there are none."""
         self._rings = Rings()
@@ -169,15 +192,17 @@ class _Fit:
 
     def begin_epoch(self, trainer: Any) -> None:
         """A new mean begins."""
+        self.log_epoch(trainer)
         self.losses = Losses(self._rings)
         if trainer.current_epoch > self._epoch:
             self._stopping.look(self._epoch)
         self._epoch = trainer.current_epoch
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
+        optimizers = facts.optimizers_of(trainer)
+        self._rate = optimizers[0].param_groups[0]["lr"] if optimizers else None
 
     def log_step(self, trainer: Any, every: int) -> None:
         """Log the optimizer step that the batches up to now have made, if one is due."""
-        step = trainer.global_step
+        step = self._first_step + trainer.global_step
         if step != self._step:
             self.losses.mark(step, is_due=step // every > self._step // every)
             self._step = step
@@ -188,14 +213,22 @@ class _Fit:
             self._training.log_batch_metrics({"batch_loss": loss}, step)
 
     def end_epoch(self, trainer: Any) -> None:
-        """Log the epoch, except for names that the module itself logs."""
+        """The epoch is over."""
         total, samples = self.losses.sums()
         self._log_known_steps()
-        rate = plain(self._rate)
-        if isinstance(rate, float) and self._is_free(trainer, "learning_rate"):
-            self._training.log_metrics({"learning_rate": rate}, self._epoch_step)
-        if samples and self._is_free(trainer, "epoch_loss"):
-            self._epoch_loss.log(self._epoch, {0: (total, samples)})
+        self._ended = _Ended(plain(self._rate), total, samples)
+        if self._training.silent:  # another rank: the first is to find its sums in time
+            self.log_epoch(trainer)
+
+    def log_epoch(self, trainer: Any) -> None:
+        """Log the epoch that is over, once, except for names that the module itself logs."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        if isinstance(ended.rate, float) and self._is_free(trainer, "learning_rate"):
+            self._training.log_metrics({"learning_rate": ended.rate}, self._epoch_step)
+        if ended.samples and self._is_free(trainer, "epoch_loss"):
+            self._epoch_loss.log(self._epoch, {0: (ended.total, ended.samples)})
 
     def _is_free(self, trainer: Any, name: str) -> bool:
         is_taken = facts.is_logged(trainer, name)
@@ -212,9 +245,11 @@ class _Fit:
 
     def _finish(self, trainer: Any, training: Training) -> None:
         """The run is about to end, well or not."""
+        self.log_epoch(trainer)
         self._epoch_loss.settle()
+        training.note_step(self._first_step + trainer.global_step)
         self._stopping.look(self._epoch)
-        outcomes = self._stopping.metrics() | facts.checkpoint_metrics(trainer)
+        outcomes = self._stopping.metrics(self._first_epoch) | facts.checkpoint_metrics(trainer)
         self._logger.runs.log_outcomes(outcomes, self._epoch_step)
         training.set_tags(facts.checkpoint_tags(trainer))
         self._logger.finish_fit(trainer, training)
