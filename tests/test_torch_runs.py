@@ -77,6 +77,53 @@ def test_optimizers_in_turn(logged: Logged) -> None:
     assert len(logged()[1].values("epoch_loss")) == 7
 
 
+def _train_and_come_back(epochs: int) -> list[list[float]]:
+    """Two models one after the other, and the first one again."""
+    first, second = linear(), nn.Linear(4, 1)
+    trained = [(first, sgd(first)), (second, sgd(second, 0.01))]
+    return [
+        train(model, loader(), optimizer, epochs) for model, optimizer in [*trained, trained[0]]
+    ]
+
+
+def test_a_model_that_is_trained_again(logged: Logged) -> None:
+    """What trained before, and another one for several epochs since, is another training."""
+    expected = _train_and_come_back(2)
+    runs = logged()
+    assert [run.values("epoch_loss") for run in runs] == [exactly(means) for means in expected]
+    assert [run.params["lr"] for run in runs] == ["0.05", "0.01", "0.05"]
+
+
+def test_a_model_that_is_trained_again_in_a_run(logged: Logged) -> None:
+    """In a run of the user's, the first model goes on there behind its last epoch."""
+    with autolog.run("teacher and student"):
+        first, second, again = _train_and_come_back(2)
+    own, child = logged()
+    assert own.metrics["epoch_loss"] == by_epoch(first + again)
+    assert child.metrics["epoch_loss"] == by_epoch(second)
+
+
+def test_a_model_that_is_trained_again_in_marked_epochs(logged: Logged) -> None:
+    """The same without a loader, where the user marks the epochs."""
+    models = linear(), nn.Linear(4, 1)
+    optimizers = [sgd(model) for model in models]
+    expected = []
+    for which in (0, 1, 0):
+        means = [train(models[which], [(X, Y)], optimizers[which], 1)[0] for _ in autolog.epochs(2)]
+        expected.append(means)
+    assert [run.values("epoch_loss") for run in logged()] == [exactly(m) for m in expected]
+
+
+def test_three_optimizers_in_turn(logged: Logged) -> None:
+    """Any number of optimizers that train for an epoch each, in turn, end up in one run."""
+    models = linear(), nn.Linear(4, 1), nn.Linear(4, 1)
+    optimizers = [sgd(model) for model in models]
+    for _ in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            train(model, loader(), optimizer, 1)
+    assert [len(run.values("epoch_loss")) for run in logged()] == [1, 1, 7]
+
+
 def test_collected_models_end_their_run(logged: Logged) -> None:
     """When model and optimizer are gone, the next pass over any loader ends the run."""
     train(model := linear(), loader(), sgd(model))
