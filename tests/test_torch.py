@@ -171,6 +171,25 @@ def test_two_optimizers(logged: Logged) -> None:
     assert (run.params["optimizer_name"], run.params["optimizer_name.1"]) == ("SGD", "Adam")
 
 
+def test_one_loss_for_two_optimizers(logged: Logged) -> None:
+    """Of two optimizers that step on one loss the first has its mean, and both have params."""
+    encoder, decoder, hand = nn.Linear(4, 3), nn.Linear(3, 1), Hand()
+    optimizers = sgd(encoder), torch.optim.Adam(decoder.parameters(), lr=0.25)
+    for x, y in loader():
+        loss = functional.mse_loss(decoder(encoder(x)), y)
+        for each in optimizers:
+            each.zero_grad()
+        loss.backward()
+        for each in optimizers:
+            each.step()
+        hand.note(len(x), loss)
+    hand.end_epoch()
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(hand.epochs)
+    assert "epoch_loss.0" not in run.metrics
+    assert (run.params["optimizer_name.1"], run.params["lr.1"]) == ("Adam", "0.25")
+
+
 def test_an_optimizer_inside_of_each_step(logged: Logged) -> None:
     """Optimising something else for each batch, as an attack does, leaves ``epoch_loss`` alone."""
     model, hand = linear(), Hand()

@@ -31,6 +31,7 @@ from torch_loops import (
 )
 
 import autolog
+from autolog.callbacks.torch import log
 
 
 def test_nothing_opens_a_run_by_itself(logged: Logged) -> None:
@@ -432,21 +433,39 @@ def test_watch_makes_one_run_of_several_optimizers(logged: Logged) -> None:
 
 
 def test_without_a_loader(autolog_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A loop without a loader logs params, no epochs, and says so once."""
+    """A loop without a loader logs params and steps, no epochs, and says so once."""
     autolog.enable(mode="offline")
     model = linear()
-    train(model, [(X, Y)], sgd(model), 20)
+    expected = train(model, [(X, Y)], sgd(model), 20)
     run = only(logged_runs(autolog_home))
-    assert run.metrics == {}
+    assert run.metrics == {"batch_loss": list(enumerate(exactly(expected).expected, 1))}
     assert "batch_size" not in run.params
     assert run.params["optimizer_name"] == "SGD"
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "no DataLoader" in line]
     assert "for epoch in autolog.epochs(n)" in line
 
 
+def test_many_steps_without_a_loader(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long loop every step is logged at first, then every tenth, then every hundredth."""
+    monkeypatch.setattr(log, "_DIGITS", 1)
+    model = linear()
+    train(model, [(X, Y)], sgd(model), 210)
+    steps = [step for step, _ in only(logged()).metrics["batch_loss"]]
+    assert steps == [*range(1, 10), *range(10, 100, 10), 100, 200]
+
+
+def test_steps_behind_a_loop_over_a_loader(logged: Logged) -> None:
+    """Steps outside of its loops are no series of a training that has epochs."""
+    model = linear()
+    optimizer = sgd(model)
+    train(model, loader(), optimizer)
+    train(model, SLICES, optimizer)
+    assert "batch_loss" not in only(logged()).metrics
+
+
 def test_two_optimizers_without_a_loader(autolog_home: Path) -> None:
     """Optimizers that step in turn from the start, as actor and critic, share a run."""
-    autolog.enable(mode="offline", silent=True, log_every_n_steps=1)
+    autolog.enable(mode="offline", silent=True)
     models = linear(), nn.Linear(4, 1)
     optimizers = [sgd(model) for model in models]
     for _ in range(3):
@@ -454,6 +473,8 @@ def test_two_optimizers_without_a_loader(autolog_home: Path) -> None:
             train(model, [(X, Y)], optimizer, 1)
     run = only(logged_runs(autolog_home))
     assert [len(run.values(key)) for key in ("batch_loss", "batch_loss.1")] == [3, 3]
+    autolog.end_run()
+    assert only(logged_runs(autolog_home)).params["optimizer_name.1"] == "SGD"
 
 
 def test_the_end_of_the_process(autolog_home: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ Logged, with step = epoch:
   is a plain function is not seen there;
 * ``learning_rate``, of the first parameter group, as the last step of the epoch used it;
 * ``steps_per_second`` of the first optimizer within the epoch;
-* with ``log_every_n_steps=N`` also ``batch_loss`` at every N-th step of an optimizer;
+* with ``log_every_n_steps=N`` also ``batch_loss`` at every N-th step of an optimizer; without a
+  loader at steps that grow sparser;
 * params: ``optimizer_name`` and the hyper-parameters under torch's names, ``batch_size``,
   ``epochs``, and of a model that `autolog.watch` names its size.
 
