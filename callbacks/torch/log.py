@@ -184,6 +184,13 @@ class RunLog:
 
 
 def _validation_metrics(epoch: Validated) -> dict[str, float]:
+    if epoch.is_partial:
+        guard.say_once(
+            "torch:part of a loss",
+            "what this training propagates back is more than the value of its loss module, so that "
+            "no val_loss is logged: log it with autolog.log_metrics",
+        )
+        return {}
     if epoch.score is None:
         guard.say_once(
             "torch:criteria",
