@@ -500,6 +500,44 @@ def test_the_end_of_the_process(autolog_home: Path, tmp_path: Path) -> None:
     assert (failed.status, failed.metrics) == ("FAILED", {})
 
 
+def test_beside_mlflows_own_autologging(autolog_home: Path, tmp_path: Path) -> None:
+    """With ``mlflow.autolog()`` on as well, in both orders: one run, and each value once."""
+    source = """
+        import sys
+        import autolog, mlflow, torch
+
+        def ours():
+            autolog.enable(mode="offline", silent=True)
+
+        def theirs():
+            mlflow.autolog(silent=True, log_models=False)
+
+        for first, second in (ours, theirs), (theirs, ours):
+            first()
+            second()
+            sys.path.insert(0, {tests!r})
+            from torch_loops import linear, loader, sgd, train
+            model = linear()
+            optimizer, batches = sgd(model), loader()
+            for epoch in range(2):
+                train(model, batches, optimizer, 1)
+                mlflow.log_metric("mine", epoch, epoch)
+            mlflow.autolog(disable=True, silent=True)
+            autolog.disable()
+    """
+    ended = run_script(source.format(tests=str(Path(__file__).parent)), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    runs = logged_runs(autolog_home)
+    model = linear()
+    with autolog.pause():
+        expected = train(model, loader(), sgd(model))
+    assert len(runs) == 2
+    for each in runs:
+        assert each.metrics["epoch_loss"] == by_epoch(expected)
+        assert each.metrics["mine"] == [(0, 0.0), (1, 1.0)]
+        assert each.params["optimizer_name"] == "SGD"
+
+
 def test_read_back_from_the_store(autolog_home: Path, tmp_path: Path) -> None:
     """What a loop logged is in MLflow's store: metrics, params and tags."""
     autolog.enable(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", silent=True)
