@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from logged import only
+from logged import logged_runs, only
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
@@ -31,6 +31,8 @@ from autolog.callbacks.tensors import Scalars
 from autolog.callbacks.torch.tape import Tape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from logged import Logged
 
 
@@ -125,6 +127,23 @@ def test_parts_of_a_loss(logged: Logged) -> None:
     assert only(logged()).values("epoch_loss") == exactly(hand.epochs)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_losses_propagated_back_together(logged: Logged, kind: type) -> None:
+    """``torch.autograd.backward([a, b])`` is a loss in two parts; what torch refuses it refuses."""
+    model, hand = linear(), Hand()
+    optimizer = sgd(model)
+    for x, y in loader():
+        optimizer.zero_grad()
+        parts = functional.mse_loss(model(x), y), model.weight.square().sum()
+        torch.autograd.backward(kind(parts))
+        optimizer.step()
+        hand.note(len(x), sum(parts, torch.zeros(())))
+    hand.end_epoch()
+    with pytest.raises(RuntimeError, match="scalar outputs"):
+        torch.autograd.backward(kind([model(X)]))
+    assert only(logged()).values("epoch_loss") == exactly(hand.epochs)
+
+
 def test_a_gradient_penalty_is_no_loss(logged: Logged) -> None:
     """``torch.autograd.grad`` and gradients of vectors leave the loss alone."""
     model, hand = linear(), Hand()
@@ -169,6 +188,25 @@ def test_two_optimizers(logged: Logged) -> None:
         [sum(pair) for pair in zip(hands[0].epochs, hands[1].epochs, strict=True)]
     )
     assert (run.params["optimizer_name"], run.params["optimizer_name.1"]) == ("SGD", "Adam")
+
+
+def test_one_loss_for_two_optimizers(logged: Logged) -> None:
+    """Of two optimizers that step on one loss the first has its mean, and both have params."""
+    encoder, decoder, hand = nn.Linear(4, 3), nn.Linear(3, 1), Hand()
+    optimizers = sgd(encoder), torch.optim.Adam(decoder.parameters(), lr=0.25)
+    for x, y in loader():
+        loss = functional.mse_loss(decoder(encoder(x)), y)
+        for each in optimizers:
+            each.zero_grad()
+        loss.backward()
+        for each in optimizers:
+            each.step()
+        hand.note(len(x), loss)
+    hand.end_epoch()
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(hand.epochs)
+    assert "epoch_loss.0" not in run.metrics
+    assert (run.params["optimizer_name.1"], run.params["lr.1"]) == ("Adam", "0.25")
 
 
 def test_an_optimizer_inside_of_each_step(logged: Logged) -> None:
@@ -501,3 +539,88 @@ def test_folds_of_one_dataset(logged: Logged) -> None:
         for x, y in held_out:
             criterion(model(x), y)
     assert len(only(logged()).values("val_loss")) == 1
+
+
+class Shifted(nn.Module):
+    """A loss module of the user's own with one of torch's inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MSELoss()
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.inner(output, target) + 1  # type: ignore[no-any-return]
+
+
+def _with_penalty(output: Tensor, target: Tensor) -> Tensor:
+    return nn.MSELoss()(output, target) + output.square().mean()  # type: ignore[no-any-return]
+
+
+def _scaled(output: Tensor, target: Tensor) -> Tensor:
+    return nn.MSELoss()(output, target) * 0.25  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("criterion", [Shifted(), _with_penalty, _scaled])
+def test_the_loss_is_more_than_a_loss_module(
+    autolog_home: Path, capfd: pytest.CaptureFixture[str], criterion: Callable[..., Tensor]
+) -> None:
+    """Where what is trained on is more than the module's value, no other number is ``val_loss``."""
+    autolog.enable(mode="offline")
+    model, batches = linear(), loader()
+    optimizer = sgd(model)
+    for _ in range(2):
+        expected = train(model, batches, optimizer, 1, criterion)
+        with torch.no_grad():
+            for x, y in loader(VALIDATION):
+                criterion(model(x), y)
+    run = only(logged_runs(autolog_home))
+    assert run.values("epoch_loss")[1:] == exactly(expected)
+    assert "val_loss" not in run.metrics
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "val_loss" in line]
+    assert "autolog.log_metrics" in line
+
+
+@pytest.mark.parametrize("way", ["plain", "divided", "scaled", "beside another", "function"])
+def test_the_loss_is_that_of_a_loss_module(logged: Logged, way: str) -> None:
+    """A loss that is accumulated or scaled, or one of several values, is still its module's."""
+    model, criterion, hand = linear(), nn.MSELoss(), Hand()
+    optimizer, scaler = sgd(model), torch.amp.GradScaler("cpu", init_scale=4.0)
+    for _ in range(2):
+        for index, (x, y) in enumerate(loader()):
+            loss = (functional.mse_loss if way == "function" else criterion)(model(x), y)
+            if way == "beside another":
+                nn.L1Loss()(model(x), y)
+            if way == "divided":
+                loss = loss / 2
+            (scaler.scale(loss) if way == "scaled" else loss).backward()
+            if way != "divided" or index % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        with torch.no_grad():
+            for x, y in loader(VALIDATION):
+                hand.note(len(x), criterion(model(x), y))
+        hand.end_epoch()
+    assert only(logged()).values("val_loss") == exactly(hand.epochs)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("is_divided", [False, True])
+def test_a_loss_module_that_sums(logged: Logged, is_divided: bool) -> None:
+    """With ``reduction="sum"`` the losses are sums over the samples, divided by the samples."""
+    model, criterion = linear(), nn.MSELoss(reduction="sum")
+    optimizer, hand = sgd(model, 0.001), ([], [])  # type: ignore[var-annotated]
+    for _ in range(2):
+        total = 0.0
+        for x, y in loader():
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            (loss / len(x) if is_divided else loss).backward()
+            optimizer.step()
+            total += loss.item()
+        hand[0].append(total / len(X))
+        with torch.no_grad():
+            total = sum(criterion(model(x), y).item() for x, y in loader(VALIDATION))
+        hand[1].append(total / len(VALIDATION))
+    run = only(logged())
+    assert run.values("epoch_loss") == exactly(hand[0])
+    assert run.values("val_loss") == exactly(hand[1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 
 from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
 from autolog.callbacks.torch.passes import Pass
+
+NODES = itertools.count()
+"""What computes values, a number each."""
 
 
 class Numbers(list[float]):
@@ -358,7 +362,7 @@ def validated(loop: Loop, loader: Loader, scores: Sequence[float], *, graph: boo
     """Give a criterion's value for each of two batches."""
     for _, score in zip(loop.batches(loader, [3, 1]), scores, strict=False):
         assert loop.tracker.wants_score()
-        loop.tracker.score(score, has_graph=graph)
+        loop.tracker.score(score, next(NODES) if graph else None)
 
 
 def test_a_validation_is_weighted_by_samples(loop: Loop) -> None:
@@ -382,7 +386,7 @@ def test_criterion_of_a_training_is_no_validation(loop: Loop) -> None:
     """The criterion's value of a batch whose loss is propagated back is forgotten."""
     for _ in loop.batches(Loader(), [1, 1]):
         if loop.tracker.wants_score():
-            loop.tracker.score(7.0, has_graph=True)
+            loop.tracker.score(7.0, next(NODES))
         loop.train(1.0)
     assert loop.take() == [(0, {0: 1.0})]
 
@@ -436,9 +440,66 @@ def test_criteria_that_add_up_somehow_give_no_score(loop: Loop) -> None:
     """With several values a batch nobody knows the sum that the user means."""
     trained(loop, Loader())
     for _ in loop.batches(Loader(), [1]):
-        loop.tracker.score(1.0, has_graph=False)
-        loop.tracker.score(2.0, has_graph=False)
+        loop.tracker.score(1.0)
+        loop.tracker.score(2.0)
     assert loop.take() == [Validated(0, None)]
+
+
+def scored(loop: Loop, loss: float, node: int, *, divisor: int = 1, is_sum: bool = False) -> None:
+    """Train on what a criterion gives, or on what another node makes of it."""
+    if loop.tracker.wants_score():
+        loop.tracker.score(loss, 1, is_sum=is_sum)
+    loop.tracker.loss(loss / divisor, divisor, node)
+    loop.step()
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_a_loss_that_is_more_than_its_criterion(loop: Loop, node: int) -> None:
+    """Where what is propagated back is not the criterion's value, validations are of a part."""
+    for _ in loop.batches(Loader(), [2, 2]):
+        scored(loop, 1.0, node)
+        validated(loop, Loader(), [1.0, 5.0])
+    validated(loop, Loader(), [1.0, 5.0])
+    validations = [each for each in loop.take() if isinstance(each, Validated)]
+    assert [each.is_partial for each in validations] == [node == 2] * 3
+
+
+def test_a_loss_that_is_propagated_back_in_parts(loop: Loop) -> None:
+    """A criterion whose value is one of several losses of a batch gives but a part of them."""
+    for _ in loop.batches(Loader(), [2, 2]):
+        if loop.tracker.wants_score():
+            loop.tracker.score(1.0, 1)
+        loop.tracker.loss(1.0, 1, 1)
+        loop.train(0.5)
+    validated(loop, Loader(), [1.0, 5.0])
+    assert loop.take() == [(0, {0: 1.5}), Validated(0, 2.0, is_partial=True)]
+
+
+def test_another_training_has_another_loss(loop: Loop) -> None:
+    """That a training's loss was more than its criterion says nothing of the next training."""
+    for node in (2, 1):
+        batches = loop.batches(Loader(), [1])
+        next(batches)
+        loop.tracker.score(1.0, 1)
+        loop.tracker.loss(1.0, 1, node)
+        loop.tracker.restart()
+        loop.step()
+        assert next(batches, None) is None
+        loop.take()
+        validated(loop, Loader(), [1.0, 5.0])
+        assert loop.take() == [Validated(0, 2.0, is_partial=node == 2)]
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4])
+def test_sums_over_a_batch(loop: Loop, divisor: int) -> None:
+    """Sums count once a batch, a sum divided by the samples is a mean, another one is neither."""
+    for _ in loop.batches(Loader(), [2, 2]):
+        scored(loop, 6.0, 1, divisor=divisor, is_sum=True)
+    for _ in loop.batches(Loader(), [3, 1]):
+        loop.tracker.score(6.0, is_sum=True)
+    epoch, validation = loop.take()
+    assert validation == Validated(0, 3.0, is_partial=divisor == 4)
+    assert epoch == (0, {0: {1: 3.0, 2: 3.0, 4: 1.5}[divisor]})
 
 
 # -- a new training --------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from torch_loops import (
 )
 
 import autolog
+from autolog.callbacks.torch import log
 
 
 def test_nothing_opens_a_run_by_itself(logged: Logged) -> None:
@@ -76,6 +77,53 @@ def test_optimizers_in_turn(logged: Logged) -> None:
             train(model, loader(), optimizer, 1)
     assert len(logged()) == 2
     assert len(logged()[1].values("epoch_loss")) == 7
+
+
+def _train_and_come_back(epochs: int) -> list[list[float]]:
+    """Two models one after the other, and the first one again."""
+    first, second = linear(), nn.Linear(4, 1)
+    trained = [(first, sgd(first)), (second, sgd(second, 0.01))]
+    return [
+        train(model, loader(), optimizer, epochs) for model, optimizer in [*trained, trained[0]]
+    ]
+
+
+def test_a_model_that_is_trained_again(logged: Logged) -> None:
+    """What trained before, and another one for several epochs since, is another training."""
+    expected = _train_and_come_back(2)
+    runs = logged()
+    assert [run.values("epoch_loss") for run in runs] == [exactly(means) for means in expected]
+    assert [run.params["lr"] for run in runs] == ["0.05", "0.01", "0.05"]
+
+
+def test_a_model_that_is_trained_again_in_a_run(logged: Logged) -> None:
+    """In a run of the user's, the first model goes on there behind its last epoch."""
+    with autolog.run("teacher and student"):
+        first, second, again = _train_and_come_back(2)
+    own, child = logged()
+    assert own.metrics["epoch_loss"] == by_epoch(first + again)
+    assert child.metrics["epoch_loss"] == by_epoch(second)
+
+
+def test_a_model_that_is_trained_again_in_marked_epochs(logged: Logged) -> None:
+    """The same without a loader, where the user marks the epochs."""
+    models = linear(), nn.Linear(4, 1)
+    optimizers = [sgd(model) for model in models]
+    expected = []
+    for which in (0, 1, 0):
+        means = [train(models[which], [(X, Y)], optimizers[which], 1)[0] for _ in autolog.epochs(2)]
+        expected.append(means)
+    assert [run.values("epoch_loss") for run in logged()] == [exactly(m) for m in expected]
+
+
+def test_three_optimizers_in_turn(logged: Logged) -> None:
+    """Any number of optimizers that train for an epoch each, in turn, end up in one run."""
+    models = linear(), nn.Linear(4, 1), nn.Linear(4, 1)
+    optimizers = [sgd(model) for model in models]
+    for _ in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            train(model, loader(), optimizer, 1)
+    assert [len(run.values("epoch_loss")) for run in logged()] == [1, 1, 7]
 
 
 def test_collected_models_end_their_run(logged: Logged) -> None:
@@ -386,21 +434,39 @@ def test_watch_makes_one_run_of_several_optimizers(logged: Logged) -> None:
 
 
 def test_without_a_loader(autolog_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A loop without a loader logs params, no epochs, and says so once."""
+    """A loop without a loader logs params and steps, no epochs, and says so once."""
     autolog.enable(mode="offline")
     model = linear()
-    train(model, [(X, Y)], sgd(model), 20)
+    expected = train(model, [(X, Y)], sgd(model), 20)
     run = only(logged_runs(autolog_home))
-    assert run.metrics == {}
+    assert run.metrics == {"batch_loss": list(enumerate(exactly(expected).expected, 1))}
     assert "batch_size" not in run.params
     assert run.params["optimizer_name"] == "SGD"
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "no DataLoader" in line]
     assert "for epoch in autolog.epochs(n)" in line
 
 
+def test_many_steps_without_a_loader(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long loop every step is logged at first, then every tenth, then every hundredth."""
+    monkeypatch.setattr(log, "_DIGITS", 1)
+    model = linear()
+    train(model, [(X, Y)], sgd(model), 210)
+    steps = [step for step, _ in only(logged()).metrics["batch_loss"]]
+    assert steps == [*range(1, 10), *range(10, 100, 10), 100, 200]
+
+
+def test_steps_behind_a_loop_over_a_loader(logged: Logged) -> None:
+    """Steps outside of its loops are no series of a training that has epochs."""
+    model = linear()
+    optimizer = sgd(model)
+    train(model, loader(), optimizer)
+    train(model, SLICES, optimizer)
+    assert "batch_loss" not in only(logged()).metrics
+
+
 def test_two_optimizers_without_a_loader(autolog_home: Path) -> None:
     """Optimizers that step in turn from the start, as actor and critic, share a run."""
-    autolog.enable(mode="offline", silent=True, log_every_n_steps=1)
+    autolog.enable(mode="offline", silent=True)
     models = linear(), nn.Linear(4, 1)
     optimizers = [sgd(model) for model in models]
     for _ in range(3):
@@ -408,6 +474,8 @@ def test_two_optimizers_without_a_loader(autolog_home: Path) -> None:
             train(model, [(X, Y)], optimizer, 1)
     run = only(logged_runs(autolog_home))
     assert [len(run.values(key)) for key in ("batch_loss", "batch_loss.1")] == [3, 3]
+    autolog.end_run()
+    assert only(logged_runs(autolog_home)).params["optimizer_name.1"] == "SGD"
 
 
 def test_the_end_of_the_process(autolog_home: Path, tmp_path: Path) -> None:
@@ -431,6 +499,44 @@ def test_the_end_of_the_process(autolog_home: Path, tmp_path: Path) -> None:
     finished, failed = sorted(logged_runs(autolog_home), key=lambda run: run.status or "")[::-1]
     assert (finished.status, len(finished.values("epoch_loss"))) == ("FINISHED", 1)
     assert (failed.status, failed.metrics) == ("FAILED", {})
+
+
+def test_beside_mlflows_own_autologging(autolog_home: Path, tmp_path: Path) -> None:
+    """With ``mlflow.autolog()`` on as well, in both orders: one run, and each value once."""
+    source = """
+        import sys
+        import autolog, mlflow, torch
+
+        def ours():
+            autolog.enable(mode="offline", silent=True)
+
+        def theirs():
+            mlflow.autolog(silent=True, log_models=False)
+
+        for first, second in (ours, theirs), (theirs, ours):
+            first()
+            second()
+            sys.path.insert(0, {tests!r})
+            from torch_loops import linear, loader, sgd, train
+            model = linear()
+            optimizer, batches = sgd(model), loader()
+            for epoch in range(2):
+                train(model, batches, optimizer, 1)
+                mlflow.log_metric("mine", epoch, epoch)
+            mlflow.autolog(disable=True, silent=True)
+            autolog.disable()
+    """
+    ended = run_script(source.format(tests=str(Path(__file__).parent)), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    runs = logged_runs(autolog_home)
+    model = linear()
+    with autolog.pause():
+        expected = train(model, loader(), sgd(model))
+    assert len(runs) == 2
+    for each in runs:
+        assert each.metrics["epoch_loss"] == by_epoch(expected)
+        assert each.metrics["mine"] == [(0, 0.0), (1, 1.0)]
+        assert each.params["optimizer_name"] == "SGD"
 
 
 def test_read_back_from_the_store(new_store: Callable[[], str]) -> None:

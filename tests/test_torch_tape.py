@@ -23,6 +23,10 @@ _WAYS = (
     "regular",
     *("regular",) * 5,
     "two losses",
+    "losses in a list",
+    "loss module",
+    "loss module that sums",
+    "loss module and more",
     "accumulated",
     "divided",
     "twice on a batch",
@@ -64,6 +68,22 @@ class Loop:
     def two_losses(self, x: Tensor, y: Tensor) -> None:
         self.loss(x, y).backward()
         self.regular(x, y)
+
+    def losses_in_a_list(self, x: Tensor, y: Tensor) -> None:
+        torch.autograd.backward([self.loss(x, y), self.model.weight.sum()])
+        self.optimizer.step()
+
+    def loss_module(self, x: Tensor, y: Tensor) -> None:
+        MSELoss()(self.model(x), y).backward()
+        self.optimizer.step()
+
+    def loss_module_that_sums(self, x: Tensor, y: Tensor) -> None:
+        MSELoss(reduction="sum")(self.model(x), y).backward()
+        self.optimizer.step()
+
+    def loss_module_and_more(self, x: Tensor, y: Tensor) -> None:
+        (MSELoss()(self.model(x), y) + self.model.weight.sum()).backward()
+        self.optimizer.step()
 
     def accumulated(self, x: Tensor, y: Tensor) -> None:
         self.loss(x, y).backward()

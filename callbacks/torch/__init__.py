@@ -9,10 +9,11 @@ Logged, with step = epoch:
   their sum. Over all ranks, where they can be had;
 * ``val_loss``: the mean of the loss module that is called on the batches of a loader without
   anything being propagated back; ``val_loss.1`` of a second dataset in the same epoch. A loss that
-  is a plain function is not seen there;
+  is a plain function is not seen there, and one that is more than its module's value has none;
 * ``learning_rate``, of the first parameter group, as the last step of the epoch used it;
 * ``steps_per_second`` of the first optimizer within the epoch;
-* with ``log_every_n_steps=N`` also ``batch_loss`` at every N-th step of an optimizer;
+* with ``log_every_n_steps=N`` also ``batch_loss`` at every N-th step of an optimizer; without a
+  loader at steps that grow sparser;
 * params: ``optimizer_name`` and the hyper-parameters under torch's names, ``batch_size``,
   ``epochs``, and of a model that `autolog.watch` names its size.
 
@@ -23,6 +24,7 @@ with the process.
 
 ===========  =====================================================
 `hooks`      where torch is hooked
+`graphs`     what the graph of a loss says of it
 `epochs`     what the events add up to; pure, knows no torch
 `passes`     one pass over a loader and its means; pure as well
 `tape`       regular steps, told to the state machine together

@@ -44,6 +44,8 @@ class Validated:
     """The mean of its criterion, over samples; None where it had several."""
     dataset: int = 0
     """Which of the datasets that were validated since this training epoch began."""
+    is_partial: bool = False
+    """True where the loss of the training is more than what a criterion gives."""
 
 
 class _Turn:
@@ -74,6 +76,8 @@ class Tracker:
         self._first_turn = 0
         """The number of the epoch that is the first turn."""
         self._trained: Source | None = None
+        self._is_composed = False
+        """True when a pass of this training was."""
         self._validated: list[Source] = []
         self._depth = 0
         self._closure_heard = False
@@ -124,7 +128,7 @@ class Tracker:
     @staticmethod
     def _may_still_step(ended: Pass) -> bool:
         """True when losses, or a criterion's values with a graph, may yet be stepped on."""
-        return not ended.owners and (ended.has_graph or bool(ended.losses.positions))
+        return not ended.owners and bool(ended.criteria or ended.losses.positions)
 
     def _enter(self, entered: Pass) -> None:
         if not entered.begun:
@@ -171,9 +175,10 @@ class Tracker:
 
     # -- what is computed on a batch ---------------------------------------------------------------
 
-    def loss(self, value: object, divisor: int = 1) -> None:
+    def loss(self, value: object, divisor: int = 1, node: int | None = None) -> None:
         """A loss, which had been divided by an integer, is propagated back.
 
+        `node` tells what computed it before that; it is asked for only behind a criterion's value.
         In a step that evaluates its closure again and again only the first one counts.
         """
         if self._depth:
@@ -187,6 +192,8 @@ class Tracker:
         if self.current is self._no_loader and len(current.divisors) >= _MOST_PARTS:
             self._forget_losses()
         current = self.current
+        if node is not None:
+            current.compare(node, divisor)
         current.divisors.append(divisor)
         current.losses.add(value, current.position)
 
@@ -197,10 +204,12 @@ class Tracker:
         """True when the value of a criterion may turn out to be a validation's."""
         return self.current.source is not None and not self.current.losses.positions
 
-    def score(self, value: object, *, has_graph: bool) -> None:
-        """A criterion gives a value, perhaps one that can still be propagated back."""
-        self.current.has_graph |= has_graph
-        self.current.scores.add(value, self.current.position)
+    def score(self, value: object, node: int | None = None, *, is_sum: bool = False) -> None:
+        """A criterion gives a value: the mean over a batch, or its sum.
+
+        `node` tells what computed it, where it can still be propagated back.
+        """
+        self.current.score(value, node, is_sum=is_sum)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -251,6 +260,7 @@ class Tracker:
         self.epochs = turn.index if turn is not None else 0
         self._first_turn = 0
         self._trained = None
+        self._is_composed = False
         self._validated.clear()
 
     def finish(self) -> None:
@@ -269,6 +279,7 @@ class Tracker:
 
     def _close_training(self, closed: Pass) -> None:
         self._trained = closed.source
+        self._is_composed |= closed.is_composed
         if self._turn is None:
             self._end_epoch([closed], closed.begun)
         else:
@@ -291,10 +302,12 @@ class Tracker:
     def _close_validation(self, closed: Pass) -> None:
         if closed.source is None or (self._trained and closed.source.is_within(self._trained)):
             return
-        is_in_epoch = self._turn is not None or any(each.is_training for each in self._open)
+        training = [each for each in self._open if each.is_training]
+        is_in_epoch = self._turn is not None or training
         number = self.epochs if is_in_epoch else max(0, self.epochs - 1)
         which = self._which_validation(closed.source)
-        self.finished.append(Validated(number, closed.mean_score(), which))
+        is_partial = self._is_composed or any(each.is_composed for each in training)
+        self.finished.append(Validated(number, closed.mean_score(), which, is_partial))
 
     def _which_validation(self, source: Source) -> int:
         """0 for the dataset validated first in this epoch, 1 for the next."""

@@ -30,6 +30,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from autolog import guard, hooks, recorder
 from autolog.callbacks.tensors import batch_size, is_readable
 from autolog.callbacks.torch import runs, watched
+from autolog.callbacks.torch.graphs import divisor_of, is_quotient, node_of
 from autolog.callbacks.torch.tape import BATCH, END, LOSS, OFF, STEP
 
 try:
@@ -64,6 +65,9 @@ class _Thread(threading.local):
         """What a gradient scaler made of the loss below."""
         self.unscaled: Tensor | None = None
         self.unscaled_divisor = 1
+        self.unscaled_node: int | None = None
+        self.is_scored = False
+        """True when a criterion has given a value since the last loss."""
 
 
 _thread = _Thread()
@@ -214,9 +218,11 @@ def _exhausted(iterator: object) -> None:
 
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if type(tensors) is not Tensor:
+            return _propagate(original, tensors, grad_tensors, *args, **kwargs)
         divisor, is_regular = 0, False
         try:
-            if type(tensors) is Tensor and grad_tensors is None and not _is_off():
+            if grad_tensors is None and not _is_off():
                 is_regular = type(tensors.grad_fn) is _thread.tape.loss_kind and tensors.is_cpu
                 divisor = 1 if is_regular else _divisor(tensors)
         except Exception as error:  # noqa: BLE001 - as a shield
@@ -235,17 +241,29 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     return backward
 
 
+def _propagate(
+    original: Callable[..., Any], tensors: Any, grad_tensors: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Several losses are propagated back by one call: parts of one."""
+    parts: list[tuple[Tensor, int]] = []
+    with guard.shield("torch.hooks"):
+        if isinstance(tensors, (list, tuple)) and grad_tensors is None and not _is_off():
+            parts = [(each, _divisor(each)) for each in tensors if type(each) is Tensor]
+    result = original(tensors, grad_tensors, *args, **kwargs)
+    with guard.shield("torch.hooks"):
+        for loss, divisor in parts:
+            _heard(loss, divisor)
+    return result
+
+
 def _divisor(loss: Tensor) -> int:
     """The integer by which a loss has been divided, else 1; the graph must still be there."""
     node = loss.grad_fn
-    if type(node).__name__ != "DivBackward0":
+    if not is_quotient(node):
         _thread.tape.loss_kind = type(node) if loss.is_cpu else None
         return 1
     _thread.tape.loss_kind = None
-    other = node._saved_other  # type: ignore[union-attr] # noqa: SLF001
-    if other is None or not other.is_cpu or other.dtype is not torch.int64 or other.dim():
-        return 1
-    return max(1, int(other))
+    return divisor_of(node)
 
 
 def _heard(loss: Tensor, divisor: int) -> None:
@@ -254,13 +272,15 @@ def _heard(loss: Tensor, divisor: int) -> None:
     What a scaler scaled counts as it was before.
     """
     thread = _thread
+    node = node_of(loss, divisor) if thread.is_scored else None
     if thread.scaled is not None:
         if thread.scaled() is loss and thread.unscaled is not None:
-            loss, divisor = thread.unscaled, thread.unscaled_divisor
+            loss, divisor, node = thread.unscaled, thread.unscaled_divisor, thread.unscaled_node
         thread.scaled = thread.unscaled = None
         thread.tape.loss_kind = None
     if is_readable(loss):
-        thread.observer.tracker.loss(loss, divisor)
+        thread.is_scored = False
+        thread.observer.tracker.loss(loss, divisor, node)
 
 
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -270,7 +290,8 @@ def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
             if scaled is not outputs and is_readable(outputs) and not _is_off():
                 thread = _thread
                 thread.scaled, thread.unscaled = weakref.ref(scaled), outputs.detach()
-                thread.unscaled_divisor = _divisor(outputs)
+                divisor = thread.unscaled_divisor = _divisor(outputs)
+                thread.unscaled_node = node_of(outputs, divisor) if thread.is_scored else None
                 thread.tape.loss_kind = None
         return scaled
 
@@ -291,7 +312,9 @@ def _criterion(original: Callable[..., Any]) -> Callable[..., Any]:
             thread.criteria -= 1
         with guard.shield("torch.loss"):
             if is_readable(value):
-                thread.observer.tracker.score(value, has_graph=value.requires_grad)
+                thread.is_scored = True
+                is_sum = getattr(self, "reduction", None) == "sum"
+                thread.observer.tracker.score(value, node_of(value), is_sum=is_sum)
         return value
 
     return __call__

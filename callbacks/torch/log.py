@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import KeysView
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from autolog import guard, recorder
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _FEWEST_STEPS: Final = 10
 """Without a loader, optimizers whose first steps are closer together than this share a run."""
+
+_DIGITS: Final = 3
+"""Without a loader, the steps are logged whose numbers have zeros behind so many digits."""
 
 
 class RunLog:
@@ -41,6 +44,7 @@ class RunLog:
         self._rates: dict[int, object] = {}
         self._steps: list[int] = []
         self._every = recorder.get().settings.log_every_n_steps
+        self._logs_steps = self._every is not None
         self._first: Trained | None = None
         """The first epoch, until the next one begins: the line of the user's own program that logs
         its loss, if there is one, comes after the loop over the loader."""
@@ -82,9 +86,14 @@ class RunLog:
 
     def log_step(self, number: int, stepped: Pass) -> None:
         """Log the step that an optimizer has just made on a pass, if it is due."""
-        if self._every is not None and self._steps[number] % self._every == 0:
+        if self._logs_steps and self._is_due(self._steps[number], stepped):
             self._due.append((stepped, len(stepped.owners) - 1, number, self._steps[number]))
         self._log_due_steps()
+
+    def _is_due(self, step: int, stepped: Pass) -> bool:
+        if self._every is not None:
+            return step % self._every == 0
+        return bool(stepped.is_bare and step % 10 ** max(0, len(str(step)) - _DIGITS) == 0)
 
     def _log_due_steps(self) -> None:
         """Log the batch values that have left their device."""
@@ -121,6 +130,7 @@ class RunLog:
     def conclude(self) -> None:
         """Log what is known only at the end."""
         self.log_first()
+        self._describe_others(self._numbers.values())
         self._losses.settle()
         if self._trained and self._planned is None:
             self.training.log_params({"epochs": self._trained})
@@ -131,7 +141,7 @@ class RunLog:
         sums = {n: pair for n, pair in epoch.sums.items() if n in alive} or epoch.sums
         if not sums:
             return
-        self._describe_others(sums.keys())
+        self._describe_others(alive)
         first = min(sums)
         metrics = {"learning_rate": plain(self._rates[first])}
         if epoch.seconds > 0:
@@ -152,19 +162,21 @@ class RunLog:
             params |= watched.model_params(model)
         if current.source is not None:
             params["batch_size"] = current.source.batch_size or current.weights[0]
-        elif current.is_bare and self._every is None:
+        elif current.is_bare:
+            self._logs_steps = True
             guard.say_once(
                 "torch:no loader",
-                "this training uses no DataLoader, so its epochs cannot be told; mark them with "
-                "'for epoch in autolog.epochs(n):', or log batch losses with log_every_n_steps=N",
+                "this training uses no DataLoader, so its epochs cannot be told, and only its "
+                "steps are logged, as batch_loss; mark its epochs with "
+                "'for epoch in autolog.epochs(n):'",
             )
         if self._planned is not None:
             params["epochs"] = self._planned
         self.training.log_params(params)
 
-    def _describe_others(self, numbers: KeysView[int]) -> None:
-        """Log the params of the optimizers after the first."""
-        for number in numbers & self._undescribed.keys():
+    def _describe_others(self, alive: Iterable[int]) -> None:
+        """Log the params of the living optimizers after the first."""
+        for number in self._undescribed.keys() & alive:
             optimizer = self._undescribed.pop(number)()
             if optimizer is not None:
                 params = optimizer_params(optimizer)
@@ -172,6 +184,13 @@ class RunLog:
 
 
 def _validation_metrics(epoch: Validated) -> dict[str, float]:
+    if epoch.is_partial:
+        guard.say_once(
+            "torch:part of a loss",
+            "what this training propagates back is more than the value of its loss module, so that "
+            "no val_loss is logged: log it with autolog.log_metrics",
+        )
+        return {}
     if epoch.score is None:
         guard.say_once(
             "torch:criteria",

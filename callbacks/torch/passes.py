@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import weakref
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 NOBODY: Final = -1
 """The owner of losses that are not to be logged."""
+
+_MOST_CRITERIA: Final = 8
+"""Values of criteria among which the first loss of a pass is looked for."""
 
 _WHOLE_DATASET: Final = frozenset(["SequentialSampler", "RandomSampler", "DistributedSampler"])
 
@@ -105,7 +109,11 @@ class Pass:
         """How many losses had been heard by each step."""
         self.rhythm: dict[int, int] = {}
         """The most batches that an optimizer accumulated for one step."""
-        self.is_exhausted = self.has_graph = False
+        self.criteria: deque[tuple[int, bool]] = deque(maxlen=_MOST_CRITERIA)
+        """The newest values of criteria that can be propagated back: what computed each, and
+        whether it is a sum over the batch."""
+        self.is_exhausted = False
+        self._are_losses_sums = self._are_scores_sums = self._is_mixed = False
         self.begun = self.ended = 0.0
         """When it began, and when its last step was done."""
         self._batches_at_step = 0
@@ -124,6 +132,12 @@ class Pass:
     def is_training(self) -> bool:
         """True when an optimizer has stepped whose losses are logged."""
         return any(owner != NOBODY for owner in self.rhythm)
+
+    @property
+    def is_composed(self) -> bool:
+        """True when what was propagated back for the first step is no single criterion's value."""
+        parts = self.losses.positions[: self.ends[0]] if self.ends else array("q")
+        return self._is_mixed or (bool(self.criteria) and len(set(parts)) < len(parts))
 
     @property
     def is_spent(self) -> bool:
@@ -145,6 +159,25 @@ class Pass:
         """End this pass here; another one goes on with what is left of the loader."""
         self.successor = Pass(values, self.source, self._iterator())
         return self.successor
+
+    def score(self, value: object, node: int | None, *, is_sum: bool) -> None:
+        """A criterion gives a value, which `node` computed where it can be propagated back."""
+        if node is not None:
+            self.criteria.append((node, is_sum))
+        self._are_scores_sums |= is_sum
+        self.scores.add(value, self.position)
+
+    def compare(self, node: int, divisor: int) -> None:
+        """Tell from the first loss whether losses are what a criterion gives, and sums.
+
+        A sum that is divided by the samples is a mean.
+        """
+        if self.losses.positions or not self.criteria:
+            return
+        is_sum = dict(self.criteria).get(node)
+        self._are_losses_sums = bool(is_sum) and divisor == 1
+        is_other_part = bool(is_sum) and divisor not in (1, self._weight(self.position - 1))
+        self._is_mixed = is_sum is None or is_other_part
 
     def step(self, owner: int) -> None:
         """An optimizer steps on the losses heard since the last step."""
@@ -205,7 +238,7 @@ class Pass:
         shift = self._shift(self.scores)
         for value, position in zip(self.scores.values, self.scores.positions, strict=True):
             weight = self._weight(position - shift)
-            total[0] += weight * value
+            total[0] += value if self._are_scores_sums else weight * value
             total[1] += weight
         return _ratio(*total)
 
@@ -219,7 +252,8 @@ class Pass:
         for index in losses:
             position, divisor = self.losses.positions[index], self.divisors[index]
             weight = self._weight(position - shift)
-            sums[0] += weight * values[index] * (divisor if divisor == rhythm else 1)
+            multiple = 1 if self._are_losses_sums else weight
+            sums[0] += multiple * values[index] * (divisor if divisor == rhythm else 1)
             sums[1] += weight if position != before else 0
             before = position
 

@@ -34,8 +34,9 @@ class Observer:
     """What one thread trains.
 
     Optimizers that step within one pass over a loader, or share a parameter, belong to one run.
-    Another optimizer ends the open run and opens the next, unless it has stepped before: then the
-    two alternate, and share the open run from there on.
+    Another optimizer ends the open run and opens the next, unless it has stepped before and the
+    one that stepped since did so for an epoch at most: then they take turns, and share the open run
+    from there on.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,8 @@ class Observer:
         self._parameters: dict[int, weakref.ReferenceType[Tensor]] = {}
         self._last_pass: Pass | None = None
         self._last_number = 0
+        self._last_turn = 0
+        """The epoch from which on only the optimizer that stepped last has."""
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -93,7 +96,8 @@ class Observer:
             return
         self._log.log_first()
         stepped = self._last_pass = tracker.current
-        self._last_number = number
+        if number != self._last_number:
+            self._last_number, self._last_turn = number, tracker.epochs
         tracker.step(number)
         self._log.add_steps(number, 1, optimizer.param_groups[0].get("lr"))
         self._log.log_step(number, stepped)
@@ -163,14 +167,17 @@ class Observer:
 
     def _belongs(self, optimizer: Optimizer, *, has_loss: bool) -> bool:
         current, last, model = self.tracker.current, self._last_pass, watched.model_of(optimizer)
-        is_known = id(optimizer) in self._seen or (model is not None and model is self._model())
-        if current is last or is_known:
+        is_named = model is not None and model is self._model()
+        if current is last or is_named or self._takes_turns(optimizer):
             return True
-        if not has_loss:
-            return False
         has_no_loader = current.is_bare and last is not None and last.is_bare
-        has_just_begun = has_no_loader and self._log is not None and self._log.has_just_begun
-        return has_just_begun or self._shares(optimizer)
+        if has_no_loader and self._log is not None and self._log.has_just_begun:
+            return True
+        return has_loss and self._shares(optimizer)
+
+    def _takes_turns(self, optimizer: Optimizer) -> bool:
+        """True when it has stepped before, and since then there was one epoch of each at most."""
+        return id(optimizer) in self._seen and self.tracker.epochs - self._last_turn <= 1
 
     def _shares(self, optimizer: Optimizer) -> bool:
         known = self._parameters
@@ -183,6 +190,7 @@ class Observer:
     def _open(self, optimizer: Optimizer) -> None:
         self.tracker.restart()
         self._end()
+        self._last_number, self._last_turn = 0, self.tracker.epochs
         model = watched.model_of(optimizer)
         name = type(optimizer if model is None else model).__name__
         training = recorder.get().begin_training(
