@@ -28,7 +28,7 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
-from autolog.workspace.identity import identify, registered
+from autolog.workspace.identity import credential_here, identify
 
 _POLL = 0.02
 _STANDSTILL = 5.0
@@ -198,7 +198,7 @@ class Session:
                 self._root = journal_root(self.settings.dir)
                 self._announcer.root_chosen(self._root, self.settings.dir)
             if where.uri not in self._tokens:
-                self._use_token(where.uri, registered(where.uri))
+                self._use_token(where.uri, credential_here(where.uri))
             name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)

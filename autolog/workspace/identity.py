@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from autolog.workspace.address import Workspace
+from autolog import settings
+from autolog.workspace import notebook
+from autolog.workspace.address import Workspace, is_workspace
 
 _AUDIENCE = "https://management.azure.com/.default"
 
@@ -53,11 +55,22 @@ def identify(workspace: object) -> Identity:
     )
 
 
-def registered(uri: str) -> Callable[[], str] | None:
-    """What gives tokens for a tracking URI that ``Workspace.get_mlflow_tracking_uri`` made.
+def credential_here(uri: str) -> Callable[[], str] | None:
+    """What gives tokens for a tracking URI, where that lives in this process only.
 
-    Azure's plugin for MLflow keeps the workspace's own credential with that URI.
+    The credential of an object of Azure's packages that gave the URI out, else that of a notebook,
+    unless the environment has one for the workspace.
     """
+    if not is_workspace(uri):
+        return None
+    found = _registered(uri)
+    if found is None and not settings.has_workspace_credential():
+        found = notebook.credential()
+    return found
+
+
+def _registered(uri: str) -> Callable[[], str] | None:
+    """Azure's plugin for MLflow keeps the workspace's own credential with a URI it gave out."""
     plugin: Any = sys.modules.get("azureml.mlflow._internal.service_context_loader")
     loader = getattr(plugin, "_AzureMLServiceContextLoader", None)
     if loader is None or not loader.has_service_context(uri):

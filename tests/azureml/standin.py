@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-Entry = Literal["service principal", "managed identity", "azure cli", "job", "bare"]
+Entry = Literal["service principal", "managed identity", "azure cli", "notebook", "job", "bare"]
 """Where a client process has its credential; ``bare``: nowhere."""
 
 
@@ -135,6 +135,9 @@ class StandIn:
         elif entry == "azure cli":
             self._identity.install_az(home / "bin", self._origin, self._ca)
             environ["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
+        elif entry == "notebook":
+            folder = home / "notebook"
+            environ.update(self._identity.install_notebook(folder, self._origin, self._ca))
         elif entry == "job":
             environ.update(self._environ_of_job(run_id or self.create_run()))
         return environ
