@@ -24,6 +24,7 @@ from tests.azureml.faults import Faults
 from tests.azureml.history import History
 from tests.azureml.identity import Identity
 from tests.azureml.jobs import Job, Jobs
+from tests.azureml.jobs_v2 import JobsV2
 from tests.azureml.ledger import Ledger, Seen
 from tests.azureml.limits import Limits
 from tests.azureml.management import Arm, Login, discovery
@@ -278,10 +279,11 @@ class StandIn:
             *History(place, upstream, ledger, tokens).routes,
             *self._jobs.routes(upstream),
         ]
+        manager = [*arm.routes, *JobsV2(place, self._blobs, self._jobs).routes]
         return by_name(
             {
                 LOGIN: routed(Login(place, tokens).routes),
-                ARM_HOST: Guarded(routed(arm.routes), tokens, arm.audiences, ("/metadata/",)),
+                ARM_HOST: Guarded(routed(manager), tokens, arm.audiences, ("/metadata/",)),
                 API_HOST: Guarded(routed(api), tokens, DATA_PLANE, ("/discovery",)),
                 BLOB_HOST: routed(self._blobs.routes),
                 "127.0.0.1": routed(self._identity.routes),
