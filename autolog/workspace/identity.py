@@ -44,7 +44,7 @@ def identify(workspace: object) -> Identity:
             credential = of._credential  # noqa: SLF001 - nothing public has it
             return Identity(
                 address,
-                lambda: str(credential.get_token(_AUDIENCE).token),
+                lambda: _access_token(credential),
                 lambda: str(of.workspaces.get(of.workspace_name).mlflow_tracking_uri),
             )
     except AttributeError as error:
@@ -63,20 +63,28 @@ def credential_here(uri: str) -> Callable[[], str] | None:
     """
     if not is_workspace(uri):
         return None
-    found = _registered(uri)
-    if found is None and not settings.has_workspace_credential():
-        found = notebook.credential()
-    return found
+    auth = _registered(uri)
+    if hasattr(auth, "get_authentication_header"):
+        return lambda: _bearer(auth)
+    if settings.has_workspace_credential():
+        return None
+    # A chain may be the plugin's own, which ends in a browser; who sends has the other links too.
+    if hasattr(auth, "get_token") and not hasattr(auth, "credentials"):
+        return lambda: _access_token(auth)
+    return notebook.credential()
 
 
-def _registered(uri: str) -> Callable[[], str] | None:
-    """Azure's plugin for MLflow keeps the workspace's own credential with a URI it gave out."""
+def _registered(uri: str) -> Any:
+    """What Azure's plugin for MLflow keeps with a URI: the credential of who gave it out."""
     plugin: Any = sys.modules.get("azureml.mlflow._internal.service_context_loader")
     loader = getattr(plugin, "_AzureMLServiceContextLoader", None)
     if loader is None or not loader.has_service_context(uri):
         return None
-    auth = loader.get_service_context(uri).auth
-    return (lambda: _bearer(auth)) if hasattr(auth, "get_authentication_header") else None
+    return loader.get_service_context(uri).auth
+
+
+def _access_token(credential: Any) -> str:
+    return str(credential.get_token(_AUDIENCE).token)
 
 
 def _bearer(auth: Any) -> str:
