@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,16 @@ def test_a_notebook(workspace: StandIn, tmp_path: Path) -> None:
     assert "/experiments/autolog-databricks/runs/" in page
     assert_trained(workspace, page.rpartition("/")[2])
     assert workspace.count("/oauth2/") == 0
+
+
+def test_the_page_of_the_docs(workspace: StandIn, tmp_path: Path) -> None:
+    """Its Python blocks are one program of a notebook, in their order."""
+    workspace.write_config(tmp_path)
+    page = (EXAMPLES.parents[1] / "docs" / "azureml.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    program = [START, *blocks, 'autolog.log_metric("a", 1.0)\nassert autolog.flush(60).complete\n']
+    environ = workspace.environ("notebook")
+    done = run_script("".join(program), cwd=tmp_path, env=environ, timeout=150)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (points,) = workspace.ledger.points.values()
+    assert [point.key for point in points] == ["a"]
