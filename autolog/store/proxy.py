@@ -30,7 +30,8 @@ from autolog.store.asking import Asker, await_stored, is_offline
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
-_LASTING = frozenset(["_log_url", "_get_artifact_repo"])
+_NEEDS_PLACE = "_get_artifact_repo"
+_LASTING = frozenset(["_log_url", _NEEDS_PLACE])
 """Those that need what never changes: where a run is, and where its files go."""
 
 _logger = logging.getLogger(async_logging_queue.__name__)
@@ -344,10 +345,15 @@ class StoreProxy(_Proxy):
             run = recorder.get().known.find(run_id)
             asks = _who_asks()
             if run is not None and asks in _LASTING and run.run_id is not None:
-                return entities.told(run) or self._learned(run)
-            if run is not None and (asks or self._is_only_here(run)):
+                if asks != _NEEDS_PLACE or self.knows_place(run):
+                    return entities.told(run) or self._learned(run)
+            elif run is not None and (asks or self._is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
+
+    def knows_place(self, run: Run) -> bool:
+        """Whether the server has said where the files of a run go; it is asked, if it answers."""
+        return bool((entities.told(run) or self._learned(run)).info.artifact_uri)
 
     def create_logged_model(self, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
         source = kwargs.get("source_run_id")
