@@ -41,6 +41,23 @@ print(receipt.acknowledged)
 """150 values, 2 params, 2 tags and a file, by MLflow's own calls and by ours."""
 
 
+PLATFORM = """
+import mlflow
+mlflow.autolog(silent=True, log_models=False, log_datasets=False)
+"""
+"""What Databricks does before the first cell."""
+
+TRAIN = """
+import numpy as np
+from sklearn.neural_network import MLPClassifier
+mlflow.set_experiment("/Shared/trainings")
+x = np.random.default_rng(0).random((60, 3))
+MLPClassifier(max_iter=3).fit(x, x[:, 0] > 0.5)
+receipt = autolog.flush(60)
+assert receipt.complete, receipt
+"""
+
+
 def script(source: str, folder: Path, **env: str) -> tuple[str, str]:
     """What a program printed, output and errors; nothing went wrong within autolog."""
     done = run_script(source, cwd=folder, env=env, timeout=170)
@@ -92,12 +109,21 @@ def databricks(mlflow_server: MlflowServer) -> Iterator[Databricks]:
 
 
 def test_databricks(databricks: Databricks, mlflow_server: MlflowServer, tmp_path: Path) -> None:
-    """Values by MLflow's calls and by ours, and a file, arrive once and in batches."""
+    """Values of all kinds arrive once and in batches, also beside the platform's autologging."""
     experiment = "/Users/someone@example.com/once"
-    source = f"EXPERIMENT, FILE = {experiment!r}, True\n{WORK}"
+    source = f"EXPERIMENT, FILE = {experiment!r}, True\n{PLATFORM}{WORK}{TRAIN}"
     script(source, tmp_path, **databricks.environ)
     ids = assert_all_is_there(mlflow_server, experiment)
-    assert databricks.files == {f"{ids['vision']}/notes/a.txt": b"hello"}
+    client = mlflow_server.client()
+    trainings = client.get_experiment_by_name("/Shared/trainings")
+    assert trainings is not None
+    (run,) = client.search_runs([trainings.experiment_id])
+    counts = Counter(point.key for point in mlflow_server.points(run.info.run_id))
+    assert counts["epoch_loss"] == 3
+    assert counts["training_accuracy_score"] == 1
+    assert run.data.params["max_iter"] == "3"
+    files = {path: content for path, content in databricks.files.items() if ids["vision"] in path}
+    assert files == {f"{ids['vision']}/notes/a.txt": b"hello"}
     assert databricks.count("runs/log-metric") == 0
     assert databricks.count("runs/log-batch") < 12
     for file in (tmp_path / "autolog-home").rglob("*"):

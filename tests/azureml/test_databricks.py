@@ -28,7 +28,7 @@ autolog.enable(workspace=ws)
 SLOWLY = """
 import time
 with autolog.run("slow") as run:
-    for step in range(120):
+    for step in range(60):
         autolog.log_metric("loss", step / 2, step=step)
         time.sleep(0.1)
 receipt = autolog.flush(60)
@@ -72,11 +72,11 @@ def cells(source: str, workspace: StandIn, folder: Path, **env: str) -> list[str
 
 def test_a_workspace_in_a_notebook(workspace: StandIn, tmp_path: Path) -> None:
     """`Workspace.get` brings the person's credential, fresh beyond its expiry; the portal knows."""
-    workspace.tokens.lifetime = 6
+    workspace.tokens.lifetime = 4
     page, run_id = cells(OBJECT + SLOWLY, workspace, tmp_path)[-2:]
     scope = workspace.place.scope
     assert page == f"https://ml.azure.com{scope}/experiments/Default/runs/{run_id}"
-    assert [p.step for p in workspace.points(run_id)] == list(range(120))
+    assert [p.step for p in workspace.points(run_id)] == list(range(60))
     assert not workspace.doubles()
     assert workspace.count("log-batch", 401) == 0
     assert workspace.count("/oauth2/") == 0
