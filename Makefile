@@ -9,13 +9,15 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10
 PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
+TOKEN_SECONDS ?= 120
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks bench-mlflow clean
+.PHONY: check test test-azureml azure-long test-oldest test-in-venv demo clean
+.PHONY: bench-core bench-frameworks bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -30,6 +32,10 @@ test: check
 
 test-azureml:
 	$(MAKE) $(AZUREML) TESTS=tests/azureml test-in-venv
+
+azure-long:
+	TOKEN_SECONDS=$(TOKEN_SECONDS) $(MAKE) $(AZUREML) PYTEST_ARGS="-n 4 --timeout 3600" \
+		TESTS="tests/azureml/test_tokens.py -k expire" test-in-venv
 
 test-oldest:
 	$(MAKE) $(OLDEST) TESTS="-m 'not recent' $(OLDEST_TESTS)" test-in-venv
@@ -48,6 +54,12 @@ bench-frameworks: $(INSTALLED)
 
 bench-mlflow: $(INSTALLED)
 	$(PY) benchmarks/mlflow_calls.py
+
+bench-azureml:
+	$(MAKE) $(AZUREML) bench-azureml-in-venv
+
+bench-azureml-in-venv: $(INSTALLED)
+	$(PY) benchmarks/workspaces.py
 
 clean:
 	rm -rf $(VENV) .venv-azureml .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

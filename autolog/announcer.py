@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from autolog import guard, settings
@@ -14,6 +14,8 @@ from autolog.workspace.address import Workspace, is_workspace
 _RUNS_SAID_ONE_BY_ONE = 3
 _SUMMARIES = frozenset(10**digits for digits in range(1, 10))
 """Numbers of runs after which the account is said."""
+_NAMES_OF_A_WORKSPACE, _NEARLY = 50, 45
+"""Names of metrics in a run of Azure ML, by its documentation, and how many are near that."""
 
 
 class Announcer:
@@ -47,6 +49,25 @@ class Announcer:
         look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
         place = f"workspace {Workspace.parse(uri).name}" if is_workspace(uri) else uri
         guard.say_once("start", f"run {run.start.name} -> {place}{look}")
+        if is_workspace(uri):
+            self._watch_names(run)
+
+    def _watch_names(self, run: Run) -> None:
+        """Say once that a run in a workspace has nearly as many metrics as it may."""
+        names: set[str] = set()
+
+        def note(keys: Collection[str]) -> None:
+            names.update(keys)
+            if len(names) >= _NEARLY:
+                run.on_names = None
+                guard.say_once(
+                    "names",
+                    f"run {run.start.name} has {len(names)} metrics; Azure ML documents "
+                    f"{_NAMES_OF_A_WORKSPACE} at most. What it refuses is counted in the receipt "
+                    "and kept in the journal's rejected.jsonl; log fewer names, or in more runs",
+                )
+
+        run.on_names = note
 
     def run_ended(self, run: Run) -> None:
         """Say the account so far: after each of the first runs, then ever more rarely."""

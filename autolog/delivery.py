@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from autolog import held, params_file
 from autolog.batching import Batch, batches
 from autolog.exporters import Exporter, Rejected, Retryable, RunRefused
 from autolog.feed import Data, Entry, Feed
 from autolog.journal import layout
+from autolog.params_file import Whole
 from autolog.records import Artifact, Inputs, Metrics, Params, Record, RunEnd, Status, Tags
 
 _SUSPECT_TRIES = 3
@@ -68,15 +69,18 @@ class Delivery:
             reasons = self._feed.progress.held.get(start.key, {})
             self._set_aside(run, next(iter(reasons), "run set aside"))
             return []
-        if start.key not in run_ids:
-            parent_id = run_ids.get(start.parent_key or "")
-            try:
-                run_ids[start.key] = self._exporter.open_run(start, parent_id)
-            except (RunRefused, Rejected) as refusal:
-                self._set_aside(run, refusal.reason)
-                return []
-            self._feed.store()
-        return [partial(self._expand, run)]
+        if start.key in run_ids:
+            return [partial(self._expand, run)]
+        short, whole = params_file.fit_tags(Tags(run, start.tags), self._exporter.limits)
+        parent_id = run_ids.get(start.parent_key or "")
+        try:
+            opened = self._exporter.open_run(replace(start, tags=short.tags), parent_id)
+        except (RunRefused, Rejected) as refusal:
+            self._set_aside(run, refusal.reason)
+            return []
+        run_ids[start.key] = opened
+        self._feed.store()
+        return [partial(self._expand, run), partial(self._queue_whole, run, whole)]
 
     def _expand(self, run: int) -> list[Step]:
         start = self._feed.start_of(run)
@@ -90,9 +94,11 @@ class Delivery:
             elif isinstance(record, Params):
                 fitted, whole = params_file.fit_params(record, limits)
                 data.append(fitted)
-                files += [partial(self._queue_params, run, whole)] if whole else []
+                files.append(partial(self._queue_whole, run, whole))
             elif isinstance(record, Tags):
-                data.append(params_file.fit_tags(record, limits))
+                short, whole = params_file.fit_tags(record, limits)
+                data.append(short)
+                files.append(partial(self._queue_whole, run, whole))
             elif isinstance(record, Artifact):
                 files.append(partial(self._queue, run, record))
             elif isinstance(record, Inputs):
@@ -126,8 +132,8 @@ class Delivery:
             self._feed.queue_upload(self._feed.start_of(run).key, artifact.file, artifact.path)
         return []
 
-    def _queue_params(self, run: int, whole: dict[str, Any]) -> list[Step]:
-        if not self._is_held(run):
+    def _queue_whole(self, run: int, whole: Whole) -> list[Step]:
+        if whole and not self._is_held(run):
             key = self._feed.start_of(run).key
             params_file.add(self._feed.folder / layout.FILES, key, whole)
             self._feed.queue_upload(key, params_file.spooled_name(key), params_file.NAME)
@@ -169,13 +175,14 @@ class Delivery:
     def _narrow(self, run: int, batch: Batch, reason: str, limit: int | None = None) -> list[Step]:
         """The halves instead, until what the server refuses stands alone: a dead letter.
 
-        A param past the server's `limit` stands in ``params.json`` instead.
+        A param or tag past the server's `limit` stands in ``params.json`` instead.
         """
         if len(batch) > 1:
             return [partial(self._send, run, half) for half in batch.halves()]
-        if batch.params and limit is not None:
+        if not batch.metrics and limit is not None:
             self._acknowledge(run, 1)
-            return [partial(self._queue_params, run, dict(batch.params))]
+            whole = Whole(params=dict(batch.params), tags=dict(batch.tags))
+            return [partial(self._queue_whole, run, whole)]
         self._feed.progress.reject(reason, 1)
         self._dead_letter(
             batch.run_id,

@@ -1,9 +1,14 @@
-"""How a module of ours is run in a process of its own."""
+"""How a module of ours is run in a process of its own, and asked for a word."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+SECONDS = 20.0
+"""How long an answer may take."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -19,3 +24,33 @@ def command(module: str) -> list[str]:
         f"from {module} import main; main()"
     )
     return [sys.executable, "-c", code, str(_PACKAGE.parent)]
+
+
+class NoAnswer(Exception):
+    """Who was asked has not answered; the message says why."""
+
+
+def answer(module: str, environ: Mapping[str, str], *question: str) -> str:
+    """What ``main()`` of a module prints in another process, within 20 s.
+
+    Raises `NoAnswer` with the last line of its errors where it fails, and where it takes longer.
+    """
+    try:
+        asked = subprocess.run(
+            [*command(module), *question],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"no answer within {SECONDS:.0f} s") from None
+    except OSError as error:
+        raise NoAnswer(f"no process can be started to ask it: {error}") from error
+    if asked.returncode != 0:
+        said = asked.stderr.strip().splitlines()
+        raise NoAnswer(said[-1] if said else "the process that asked it died")
+    return asked.stdout.strip()

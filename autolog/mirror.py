@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from autolog import guard
 from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
 
@@ -28,10 +29,28 @@ class Mirror:
             self._cursors[journal] = cursor, now
         elif now - since >= PATIENCE:
             self._cursors[journal] = cursor, now
-            self.copy(journal)
+            self._copy(journal)
 
-    def copy(self, journal: Journal) -> None:
-        """Have the copy of a journal be as it is now, in one step; raises OSError."""
+    def leave(self, journal: Journal) -> None:
+        """The process ends: keep a copy of what is left of a journal, or none."""
+        state = progress.load(journal.folder)
+        if state.cursor < journal.tail or state.uploads:
+            self._copy(journal)
+        else:
+            shutil.rmtree(self._folder / journal.folder.name, ignore_errors=True)
+
+    def _copy(self, journal: Journal) -> None:
+        """Have the copy of a journal be as it is now; where it cannot be written, say so once."""
+        try:
+            self._replace(journal)
+        except OSError as error:
+            guard.say_once(
+                "mirror",
+                f"what the service does not take is on this machine only: no copy in "
+                f"{self._folder} ({error}). Training goes on; make that folder writable",
+            )
+
+    def _replace(self, journal: Journal) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = journal.folder.name
         partial, place, old = (self._folder / f"{name}{end}" for end in (".partial", "", ".old"))
@@ -50,11 +69,3 @@ class Mirror:
             place.rename(old)
         partial.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-
-    def leave(self, journal: Journal) -> None:
-        """The process ends: keep a copy of what is left of a journal, or none; raises OSError."""
-        state = progress.load(journal.folder)
-        if state.cursor < journal.tail or state.uploads:
-            self.copy(journal)
-        else:
-            shutil.rmtree(self._folder / journal.folder.name, ignore_errors=True)

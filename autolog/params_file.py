@@ -1,10 +1,10 @@
-"""``params.json``: whole values of params that a store would cut or that changed."""
+"""``params.json``: whole values of params and tags that a store would cut, or that changed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from autolog.batching import Limits
 from autolog.journal import files
@@ -14,17 +14,35 @@ from autolog.values import shortened
 NAME = "params.json"
 
 
-def fit_params(record: Params, limits: Limits) -> tuple[Params, dict[str, Any]]:
-    """The record with values the store takes, and what ``params.json`` must say beside it."""
-    short = {key: shortened(text, limits.param_length) for key, text in record.params.items()}
-    whole: dict[str, Any] = {key: text for key, text in record.params.items() if short[key] != text}
-    whole.update({key: {"changed to": text} for key, text in record.changed.items()})
-    return Params(record.run, short), whole
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What the file has to say of some params and tags."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, str] = field(default_factory=dict)
+    """Later values of params, whose first ones stand."""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.changes or self.tags)
 
 
-def fit_tags(record: Tags, limits: Limits) -> Tags:
-    """The record with values the store takes."""
-    return Tags(record.run, {k: shortened(v, limits.tag_length) for k, v in record.tags.items()})
+def fit_params(record: Params, limits: Limits) -> tuple[Params, Whole]:
+    """The record with values the store takes, and what the file must say beside it."""
+    short, whole = _fit(record.params, limits.param_length)
+    return Params(record.run, short), Whole(params=whole, changes=record.changed)
+
+
+def fit_tags(record: Tags, limits: Limits) -> tuple[Tags, Whole]:
+    """The record with values the store takes, and what the file must say beside it."""
+    short, whole = _fit(record.tags, limits.tag_length)
+    return Tags(record.run, short), Whole(tags=whole)
+
+
+def _fit(texts: dict[str, str], most: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts as long as the store takes them, and those that are longer."""
+    short = {key: shortened(text, most) for key, text in texts.items()}
+    return short, {key: text for key, text in texts.items() if short[key] != text}
 
 
 def spooled_name(run_key: str) -> str:
@@ -32,19 +50,19 @@ def spooled_name(run_key: str) -> str:
     return f"{run_key}/{NAME}"
 
 
-def add(folder: Path, run_key: str, entries: dict[str, Any]) -> None:
-    """Add entries to a run's ``params.json`` in the journal's files."""
+def add(folder: Path, run_key: str, whole: Whole) -> None:
+    """Add to a run's ``params.json`` in the journal's files."""
     path = folder / spooled_name(run_key)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         content = json.loads(files.read(path))
     except (OSError, ValueError, RecursionError):
         content = {}
-    for key, entry in entries.items():
-        if isinstance(entry, dict):
-            changes = content.setdefault("changes", {}).setdefault(key, [])
-            if entry["changed to"] not in changes:
-                changes.append(entry["changed to"])
-        else:
-            content.setdefault("whole", {})[key] = entry
+    for part, texts in (("whole", whole.params), ("tags", whole.tags)):
+        if texts:
+            content.setdefault(part, {}).update(texts)
+    for key, text in whole.changes.items():
+        changes = content.setdefault("changes", {}).setdefault(key, [])
+        if text not in changes:
+            changes.append(text)
     files.replace(path, json.dumps(content, indent=1, sort_keys=True).encode())

@@ -145,6 +145,7 @@ class Session:
         if self.settings.strict and self.settings.mode != "offline":
             _check(settings.target())
         self.recorder.is_enabled_here = True
+        settings.restore_job_run()
         self.switchboard.enable()
         with guard.shield("enable"):
             where = settings.target()

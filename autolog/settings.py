@@ -309,7 +309,23 @@ def _default_uri() -> str:
 
 def adopted_run_id() -> str | None:
     """The run that the platform or the user named for this process, if any."""
-    return os.environ.get("MLFLOW_RUN_ID") or os.environ.get("AZUREML_RUN_ID") or None
+    return os.environ.get("MLFLOW_RUN_ID") or run_id_of_job()
+
+
+def run_id_of_job() -> str | None:
+    """The run that Azure ML opened for the job of this process, and ends."""
+    return os.environ.get("AZUREML_RUN_ID") or None
+
+
+def restore_job_run() -> None:
+    """Have MLflow adopt the run of this process's job, as the first process of the job did.
+
+    MLflow takes MLFLOW_RUN_ID out of the environment there, so that children do not have it.
+    """
+    run_id, fluent = run_id_of_job(), sys.modules.get("mlflow.tracking.fluent")
+    last = getattr(fluent, "_last_active_run_id", None)
+    if run_id and (last is None or last.get() is None):
+        os.environ.setdefault("MLFLOW_RUN_ID", run_id)
 
 
 def mlflow_active_run_id() -> str | None:
@@ -421,7 +437,7 @@ def shipper_environment(
 
 def job_outputs() -> Path | None:
     """The folder of ours that outlives this job's machine; None outside of Azure ML's jobs."""
-    return Path("outputs", "autolog").absolute() if os.environ.get("AZUREML_RUN_ID") else None
+    return Path("outputs", "autolog").absolute() if run_id_of_job() else None
 
 
 def is_ephemeral() -> bool:

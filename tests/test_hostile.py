@@ -26,6 +26,7 @@ from autolog.journal.owner import Life, life
 from autolog.journal.progress import Progress
 from autolog.journal.reader import Reader
 from autolog.journal.root import journals
+from autolog.params_file import Whole
 from autolog.records import Artifact, Metrics, Params, Record
 from autolog.shipper import Shipper
 
@@ -199,7 +200,7 @@ def test_params_json_is_never_read_or_written_through_a_link(folder: Path, outsi
     place.mkdir()
     (place / "params.json").symlink_to(outside)
     (place / "params.json.partial").symlink_to(outside)
-    params_file.add(folder / layout.FILES, KEY, {"long": "text"})
+    params_file.add(folder / layout.FILES, KEY, Whole(params={"long": "text"}))
     assert outside.read_bytes() == SECRET
     assert not (place / "params.json").is_symlink()
     assert json.loads((place / "params.json").read_text()) == {"whole": {"long": "text"}}

@@ -48,9 +48,14 @@ class Tokens:
             if is_usable:
                 self._not_before = now + min(_PAUSE, (self._expires - self._obtained) / 10)
                 return self._text
-            raise Retryable(f"no token: {_first_line(error)}", is_unauthorized=True) from error
+            raise Retryable(f"no token: {_told(error)}", is_unauthorized=True) from error
         if now >= self._expires:
             raise Retryable("no token but one that has expired", is_unauthorized=True)
+        return self._text
+
+    @property
+    def newest(self) -> str:
+        """The token that was had last, whether or not it can be used; empty before the first."""
         return self._text
 
     def refuse(self) -> None:
@@ -107,5 +112,8 @@ def from_first(*sources: Fetch) -> Fetch:
     return fetch
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _told(error: Exception) -> str:
+    """A line of an error: of a chain of credentials, the one that was refused."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    refused = [line.strip() for line in lines[1:] if "AADSTS" in line or " failed" in line]
+    return (refused or lines)[0]

@@ -34,13 +34,17 @@ _CLOUDS = {
     "AzureChinaCloud": _Cloud("management.chinacloudapi.cn", "login.chinacloudapi.cn"),
 }
 _ARM_VERSION = "2022-05-01"
+_NOBODY = Credentials(netrc=False)
+"""For an address that others ask without a token: it is not told ours either."""
+_NOT_TAKEN = frozenset({401, 403, 404, 429})
+"""Statuses of a reply that says for certain that nothing was stored."""
 
 
 class AzureExporter(RestExporter):
     """Sends to one workspace.
 
-    Where a reply was lost, or a former process may have sent more than it noted, what the service
-    has is read back first: it is not known to drop a point that it is sent twice.
+    What the service has is read back where a former process may have sent more than it noted, and
+    of a batch whose reply was lost: it is not known to drop a point that it is sent twice.
     """
 
     limits = AZUREML
@@ -54,10 +58,13 @@ class AzureExporter(RestExporter):
         self._workspace = workspace
         self._cloud = _CLOUDS.get(environ.get("AZUREML_CURRENT_CLOUD", ""), _CLOUDS["AzureCloud"])
         self._experiments: dict[str, str] = {}
-        self._certain: set[str] = set()
-        """Runs that have nothing but what this exporter knows to have been stored."""
-        self._stored: dict[tuple[str, str], set[_Point]] = {}
-        """What the others had when it was read, by run and name of the metric."""
+        self._created: set[str] = set()
+        """Runs that have nothing from before this exporter."""
+        self._found: dict[_Series, set[_Point]] = {}
+        """What the others had when they were first sent to, and what of doubtful points is there;
+        without what has been left out of a batch since."""
+        self._doubtful: dict[_Series, set[_Point]] = {}
+        """What was sent and not answered, until it is: no more than a batch of each journal."""
         self._tokens = Tokens(token) if token is not None else self._tokens_of(environ)
 
     # -- tokens ------------------------------------------------------------------------------------
@@ -72,20 +79,25 @@ class AzureExporter(RestExporter):
         experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
 
         def renewed() -> str:
-            """The next token of a job, for the one it has."""
-            chosen = experiment_id or self._experiment_of(run_id)
+            """The next token of a job, for the one it has, though it be refused elsewhere."""
+            present = Credentials(token=self._tokens.newest, netrc=False)
+            chosen = experiment_id or self._experiment_of(run_id, present)
             url = self._service("history", f"experimentids/{chosen}/runs/{run_id}/token")
-            return str(wire.at(super(AzureExporter, self)._send("GET", url), "token"))
+            return str(wire.at(self._send("GET", url, credentials=present), "token"))
 
         return Tokens(azure_tokens.from_first(renewed, identity), first)
 
+    def token(self) -> str:
+        """The token of the moment. Raises `Retryable` where there is none."""
+        return self._tokens.current()
+
     def _bearer(self) -> Credentials:
-        return Credentials(token=self._tokens.current(), netrc=False)
+        return Credentials(token=self.token(), netrc=False)
 
     def tend(self) -> None:
         """Fetch the next token in time: a job's old one, expired, would not get it."""
         with contextlib.suppress(Retryable):  # said when something is to be sent
-            self._tokens.current()
+            self.token()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -99,11 +111,12 @@ class AzureExporter(RestExporter):
         url: str,
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> dict[str, Any]:
         try:
-            return super()._send(method, url, body, params)
+            return super()._send(method, url, body, params, credentials)
         except Retryable as problem:
-            if not problem.is_unauthorized:
+            if credentials is not None or not problem.is_unauthorized:
                 raise
             self._tokens.refuse()
         return super()._send(method, url, body, params)
@@ -117,16 +130,23 @@ class AzureExporter(RestExporter):
         if not self._workspace.host:
             page = f"https://{self._cloud.arm}{self._workspace.path}"
             known = self._send("GET", page, params={"api-version": _ARM_VERSION})
-            services = self._send("GET", str(wire.at(known, "properties", "discoveryUrl")))
+            discovery = str(wire.at(known, "properties", "discoveryUrl"))
+            services = self._send("GET", discovery, credentials=_NOBODY)
             host = str(wire.at(services, "api")).partition("://")[2].strip("/")
             self._workspace = self._workspace.at(host)
         return self._workspace.host
 
-    def _experiment_of(self, run_id: str) -> str:
+    def _experiment_of(self, run_id: str, credentials: Credentials | None = None) -> str:
         if run_id not in self._experiments:
-            reply = self._call("GET", "runs/get", params={"run_id": run_id})
+            url = f"{self._base}/api/2.0/mlflow/runs/get"
+            reply = self._send("GET", url, None, {"run_id": run_id}, credentials)
             self._experiments[run_id] = str(wire.at(reply, "run", "info", "experiment_id"))
         return self._experiments[run_id]
+
+    @property
+    def address(self) -> str:
+        """Where the workspace is or, while that is not known, who knows it."""
+        return f"https://{self._workspace.host or self._cloud.arm}"
 
     @property
     def uri(self) -> str:
@@ -138,21 +158,22 @@ class AzureExporter(RestExporter):
     def create_run(self, experiment_id: str, start: Any, tags: Mapping[str, str]) -> str:
         """See `TrackingExporter`."""
         run_id = super().create_run(experiment_id, start, tags)
-        self._certain.add(run_id)
+        self._created.add(run_id)
         return run_id
 
     def log_batch(self, batch: Batch) -> None:
         """See `TrackingExporter`."""
-        wanted = batch if batch.run_id in self._certain else self._unstored(batch)
-        if not wanted:
-            return
-        try:
-            super().log_batch(wanted)
-        except Retryable:
-            self._certain.discard(batch.run_id)
-            for metric in batch.metrics:
-                self._stored.pop((batch.run_id, metric.key), None)
-            raise
+        wanted = self._unstored(batch)
+        if wanted:
+            try:
+                super().log_batch(wanted)
+            except Retryable as problem:
+                if problem.status not in _NOT_TAKEN:
+                    self._doubt(wanted)
+                raise
+        for metric in batch.metrics:
+            if found := self._found.get((batch.run_id, metric.key)):
+                found.discard(_point(metric))
 
     def log_inputs(self, run_id: str, content: str) -> None:
         """See `Exporter.log_inputs`."""
@@ -174,17 +195,32 @@ class AzureExporter(RestExporter):
 
         return azure_files.upload(send, file, path)
 
+    def _doubt(self, batch: Batch) -> None:
+        for metric in batch.metrics:
+            points = self._doubtful.setdefault((batch.run_id, metric.key), set())
+            points.add(_point(metric))
+
     def _unstored(self, batch: Batch) -> Batch:
         """A batch without the points that the run has."""
         for key in {metric.key for metric in batch.metrics}:
-            if (batch.run_id, key) not in self._stored:
-                self._stored[batch.run_id, key] = set(self._history(batch.run_id, key))
-        return Batch(
-            batch.run_id,
-            tuple(m for m in batch.metrics if _point(m) not in self._stored[batch.run_id, m.key]),
-            batch.params,
-            batch.tags,
+            self._look_for((batch.run_id, key))
+        metrics = tuple(
+            metric
+            for metric in batch.metrics
+            if not (found := self._found.get((batch.run_id, metric.key)))
+            or _point(metric) not in found
         )
+        return Batch(batch.run_id, metrics, batch.params, batch.tags)
+
+    def _look_for(self, series: _Series) -> None:
+        """Read what the run may have of a metric, unless that is known."""
+        run_id, key = series
+        if run_id not in self._created and series not in self._found:
+            self._found[series] = set(self._history(run_id, key))
+        elif doubtful := self._doubtful.get(series):
+            stored = doubtful.intersection(self._history(run_id, key))
+            self._found.setdefault(series, set()).update(stored)
+        self._doubtful.pop(series, None)
 
     def _history(self, run_id: str, key: str) -> Iterator[_Point]:
         query = {"run_id": run_id, "metric_key": key, "max_results": str(_PAGE)}
@@ -204,6 +240,8 @@ class AzureExporter(RestExporter):
             query["page_token"] = str(reply["next_page_token"])
 
 
+_Series = tuple[str, str]
+"""A run and the name of a metric."""
 _Point = tuple[int, int, str]
 """Timestamp, step and value; the value as text, for NaN is not equal to itself."""
 

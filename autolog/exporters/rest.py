@@ -244,10 +244,11 @@ class RestExporter(TrackingExporter):
         url: str,
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> dict[str, Any]:
-        """Ask, with the credential of the moment; the reply."""
+        """Ask, with the credential of the moment unless another one is given; the reply."""
         try:
-            credentials = self._credentials()
+            credentials = credentials or self._credentials()
             userinfo = get_auth_from_url(self._target)
             authorization = _basic(*userinfo) if any(userinfo) else credentials.authorization
             may_be_netrc = credentials.netrc and authorization is None

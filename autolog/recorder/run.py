@@ -72,6 +72,8 @@ class Run:
         self.subject: Callable[[], object | None] | None = None
         """The object whose training used this run first, weakly."""
         self.next_epoch = 0
+        self.on_names: Callable[[Collection[str]], None] | None = None
+        """Told the names of metrics, at least when they are logged together for the first time."""
         self._lock = journal.lock
         self._keys = KeyTable(journal, self.key)
         self._users: dict[tuple[str, ...], KeyTuple] = {}
@@ -198,6 +200,8 @@ class Run:
 
     def _append_record(self, record: Metrics, essential: bool = True) -> None:
         known, declaration = self._keys.intern(record.keys, record.links)
+        if self.on_names is not None:
+            self.on_names(record.keys)
         head = (records.METRICS, self.number, known.number, record.timestamp, record.step)
         known.last_step = record.step
         frame = layout.frame(known.pack(*head, *record.values))

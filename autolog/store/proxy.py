@@ -23,10 +23,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from autolog import guard, hooks, recorder, settings
 from autolog.journal import progress
 from autolog.recorder import Role, Run
-from autolog.records import RunStart
+from autolog.records import RunStart, Status
 from autolog.settings import Target
 from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
+from autolog.workspace.address import is_workspace
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
@@ -301,7 +302,8 @@ class StoreProxy(_Proxy):
     def _ended(self, run: Run, status: str, end_time: int, name: str | None) -> Any:
         if name:
             run.write_tags({MLFLOW_RUN_NAME: name})
-        recorder.get().close(run, status, end_time)
+        is_jobs_own = run.start.run_id is not None and run.start.run_id == settings.run_id_of_job()
+        recorder.get().close(run, Status.LEFT if is_jobs_own else status, end_time)
         run.journal.request_flush()
         return entities.change(run, status, end_time, name)
 
@@ -361,7 +363,16 @@ class StoreProxy(_Proxy):
             kwargs["source_run_id"] = self._settled(source)
             if kwargs["source_run_id"] != source:
                 experiment_id = self.get_run(source).info.experiment_id
-        return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+        try:
+            return self.__wrapped__.create_logged_model(experiment_id, *args, **kwargs)
+        except MlflowException:
+            if is_workspace(self._self_uri):
+                guard.say_once(
+                    "logged models",
+                    "Azure ML has no place for MLflow's logged models, and MLflow's autologging of "
+                    "XGBoost and LightGBM logs nothing else without one: log_models=False helps",
+                )
+            raise
 
     def _settled(self, run_id: str) -> str:
         """The server's id of a run, once the server has what was written to it so far."""

@@ -44,7 +44,8 @@ class Front:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        seen = Seen(request.method, str(request.url.hostname), request.url.path)
+        is_signed = "authorization" in request.headers
+        seen = Seen(request.method, str(request.url.hostname), request.url.path, is_signed)
         self._ledger.requests.append(seen)
 
         async def noted(message: Message) -> None:

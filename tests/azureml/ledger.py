@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from support import Point
@@ -18,6 +19,10 @@ class Seen:
     method: str
     host: str
     path: str
+    is_signed: bool = False
+    """Whether it bore a token."""
+    at: float = field(default_factory=time.monotonic)
+    """Seconds, by the monotonic clock."""
     status: int | None = None
     """None: no reply was sent."""
     fault: str | None = None

@@ -8,7 +8,6 @@ import netrc
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,30 +15,20 @@ from urllib.request import getproxies, proxy_bypass, url2pathname
 
 import autolog
 from autolog import check, hooks, settings
+from autolog.doctor import workspace
+from autolog.doctor.finding import Finding
 from autolog.journal.root import filesystem, is_remote, journal_root
+from autolog.settings import Target
+from autolog.workspace import from_config
+from autolog.workspace.address import Workspace, is_workspace
 
 _DISTRIBUTION = "mlflow-autolog"
 _REINSTALL = f"pip install --force-reinstall {_DISTRIBUTION}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    text: str
-    remedy: str = ""
-    """What to do; empty when all is well."""
-
-    @property
-    def is_well(self) -> bool:
-        """True when nothing has to be done."""
-        return not self.remedy
-
-
 def examine() -> list[Finding]:
-    """Look at everything; the target is asked for 20 s at most."""
-    parts = (_versions, _package, _integrations, _settings, _journals, _target)
+    """Look at everything; each question to a target is asked for 20 s at most."""
+    parts = (_versions, _package, _integrations, _settings, _journals, _target, _config)
     return [finding for part in parts for finding in part()]
 
 
@@ -161,17 +150,34 @@ def _target() -> Iterator[Finding]:
     where, environ = settings.target(), settings.environment()
     origin = "MLFLOW_TRACKING_URI" if environ.get("MLFLOW_TRACKING_URI") else "mlflow's default"
     yield Finding("target", f"{where.public_uri} ({origin})")
+    if is_workspace(where.uri):
+        yield from workspace.examine(Workspace.parse(where.uri))
+        return
     if where.uri.startswith("http"):
         yield _credential(where.uri, environ)
         yield _proxy(where.uri)
+    yield _answers(where)
+
+
+def _config() -> Iterator[Finding]:
+    """The workspace of a ``config.json`` here or above, where it is not the target anyway."""
+    try:
+        named = from_config()
+    except (OSError, ValueError):
+        return
+    if not is_workspace(settings.target().uri):
+        yield Finding("config.json", f"{named.name}, for programs that use from_config()")
+        yield from workspace.examine(named)
+
+
+def _answers(where: Target) -> Finding:
     problem = check.problem_of(settings.shipper_environment(where.uri))
     if problem:
         remedy = "correct MLFLOW_TRACKING_URI or the credential, or start the server"
         if where.is_local:
             remedy = "set MLFLOW_TRACKING_URI, or run in a folder that is writable"
-        yield Finding("target answers", problem, remedy)
-    else:
-        yield Finding("target answers", "yes")
+        return Finding("target answers", problem, remedy)
+    return Finding("target answers", "yes")
 
 
 def _credential(uri: str, environ: Mapping[str, str]) -> Finding:

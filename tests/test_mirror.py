@@ -1,0 +1,57 @@
+"""Copies of journals in the outputs of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from journals import encoded
+
+from autolog.journal import layout
+from autolog.journal.writer import Journal
+from autolog.mirror import PATIENCE, Mirror
+from autolog.records import Tags
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """One with something that nobody sends."""
+    made = Journal(
+        tmp_path / "group" / "journal",
+        {"target": "https://away"},
+        segment_size=1 << 16,
+        limit=1 << 20,
+        wake=lambda: None,
+    )
+    made.append(layout.frame(encoded(Tags(1, {"a": "b"}))), 1)
+    yield made
+    made.close()
+
+
+def test_what_stands_still_is_copied(journal: Journal, tmp_path: Path) -> None:
+    """After 30 seconds, and the copy is whole."""
+    outputs = tmp_path / "outputs" / "autolog"
+    mirror = Mirror(outputs)
+    mirror.look(journal, 0.0)
+    mirror.look(journal, PATIENCE - 1)
+    assert not outputs.exists()
+    mirror.look(journal, PATIENCE)
+    (copy,) = outputs.iterdir()
+    for file in filter(Path.is_file, journal.folder.iterdir()):
+        assert (copy / file.name).read_bytes() == file.read_bytes(), file
+
+
+def test_outputs_that_cannot_be_written(
+    journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Are said once, with the folder and the remedy."""
+    (tmp_path / "outputs").write_text("a file")
+    mirror = Mirror(tmp_path / "outputs" / "autolog")
+    for look in range(4):
+        mirror.look(journal, look * PATIENCE)
+    mirror.leave(journal)
+    said = capsys.readouterr().err
+    assert said.count("no copy in") == 1
+    assert f"{tmp_path / 'outputs' / 'autolog'} (" in said
+    assert "make that folder writable" in said
