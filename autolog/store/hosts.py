@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from autolog import recorder, settings
 from autolog.workspace.address import Workspace, is_workspace
+from autolog.workspace.identity import credential_here
 from autolog.workspace.lookup import full_uri
 
 
@@ -26,6 +27,10 @@ def usable(uri: str) -> str:
 def _looked_up(uri: str) -> str:
     known = recorder.get().full_uris.get(uri)
     try:
-        return known() if known is not None else full_uri(settings.shipper_environment(uri))
+        if known is not None:
+            return known()
+        token = credential_here(uri)
+        environ = settings.shipper_environment(uri, sends_tokens=token is not None)
+        return full_uri(environ, token() if token else "")
     except Exception as error:
         raise MlflowException(f"the workspace cannot be asked for its host: {error}") from error

@@ -104,6 +104,22 @@ def test_a_cluster_and_its_notebooks(workspace: StandIn, tmp_path: Path) -> None
     assert workspace.count("/oauth2/") == 0
 
 
+def test_a_notebook_with_a_config_alone(workspace: StandIn, tmp_path: Path) -> None:
+    """The notebook's credential is asked under ``strict``, and finds the region for MLflow too."""
+    workspace.write_config(tmp_path)
+    source = """
+import autolog
+autolog.enable(workspace=autolog.workspace.from_config(), strict=True)
+import mlflow
+with mlflow.start_run() as active:
+    mlflow.log_metric("loss", 0.5)
+assert autolog.flush(60).complete
+print(active.info.run_id)
+"""
+    run_id = cells(source, workspace, tmp_path)[-1]
+    assert [point.value for point in workspace.points(run_id)] == [0.5]
+
+
 def node(workspace: StandIn, folder: Path) -> dict[str, str]:
     """Run the cluster's script as a node does that starts; what its driver then has set."""
     root = folder / "databricks"
