@@ -110,11 +110,11 @@ def test_a_notebook_with_a_config_alone(workspace: StandIn, tmp_path: Path) -> N
     source = """
 import autolog
 autolog.enable(workspace=autolog.workspace.from_config(), strict=True)
+with autolog.run("config") as run:
+    autolog.log_metric("loss", 0.5)
 import mlflow
-with mlflow.start_run() as active:
-    mlflow.log_metric("loss", 0.5)
-assert autolog.flush(60).complete
-print(active.info.run_id)
+assert mlflow.get_run(run.run_id).data.metrics == {"loss": 0.5}
+print(run.run_id)
 """
     run_id = cells(source, workspace, tmp_path)[-1]
     assert [point.value for point in workspace.points(run_id)] == [0.5]
