@@ -170,7 +170,7 @@ def test_files_of_a_run_that_a_slow_server_has_created(
         eventually(lambda: handle.run_id, 30)
         mlflow.log_text("0.1", "weights.txt")
         faulty.pass_on()
-    assert autolog.flush(60).complete
+    assert autolog.flush(120).complete
     run = experiment.only_run()
     files = MlflowClient(experiment.server.url).list_artifacts(run.info.run_id)
     assert [each.path for each in files] == ["weights.txt"]
