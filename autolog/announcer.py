@@ -48,7 +48,7 @@ class Announcer:
         uri = run.target.public_uri
         look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
         place = f"workspace {Workspace.parse(uri).name}" if is_workspace(uri) else uri
-        guard.say_once("start", f"run {run.start.name} -> {place}{look}")
+        guard.say_once("start", f"{run.title} -> {place}{look}")
         if is_workspace(uri):
             self._watch_names(run)
 
@@ -62,7 +62,7 @@ class Announcer:
                 run.on_names = None
                 guard.say_once(
                     "names",
-                    f"run {run.start.name} has {len(names)} metrics; Azure ML documents "
+                    f"{run.title} has {len(names)} metrics; Azure ML documents "
                     f"{_NAMES_OF_A_WORKSPACE} at most. What it refuses is counted in the receipt "
                     "and kept in the journal's rejected.jsonl; log fewer names, or in more runs",
                 )
@@ -77,7 +77,7 @@ class Announcer:
         if guard.silent:  # the account reads files
             return
         if self._ended <= _RUNS_SAID_ONE_BY_ONE:
-            guard.say(f"run {run.start.name} {run.status} (so far {self._receipt()})")
+            guard.say(f"{run.title} {run.status} (so far {self._receipt()})")
         elif self._ended in _SUMMARIES:
             guard.say(f"{self._ended} runs so far, {self._receipt()}")
         if is_workspace(run.target.uri):
@@ -90,7 +90,7 @@ class Announcer:
             if run.run_id is not None:
                 self._to_link.remove(run)
                 page = Workspace.parse(run.target.uri).studio(run.run_id)
-                guard.say(f"run {run.start.name}: {page}")
+                guard.say(f"{run.title}: {page}")
 
     def process_waits(self) -> None:
         """Show on a terminal how much the end of the process still waits for."""
@@ -105,8 +105,9 @@ class Announcer:
             guard.show("")
         self._say_links()
         receipt = self._receipt()
-        guard.say(f"{self._ended} run{'s' if self._ended != 1 else ''}, {receipt}")
+        runs = f"{self._ended} run{'s' if self._ended > 1 else ''}, " if self._ended else ""
+        guard.say(f"{runs}{receipt}")
         if receipt.pending:
-            pids = [pid for group in groups if (pid := shipper_state(group).pid) is not None]
-            who = f"process {pids[0]} goes on sending; " if pids else ""
+            running = [state.pid for state in map(shipper_state, groups) if state.is_running]
+            who = f"process {running[0]} goes on sending; " if running else ""
             guard.say(f"{who}to send what may be left: autolog sync {root}")

@@ -221,6 +221,10 @@ class Delivery:
         if self._feed.is_held:
             raise RunRefused(reason)
         start, content = self._feed.start_of(run), self._records[run]
+        is_left = any(isinstance(each, RunEnd) and each.status == Status.LEFT for each in content)
+        if is_left and not any(self._feed.progress.held.get(start.key, {}).values()):
+            held.drop(self._feed.folder, start.key)
+            return
         held.set_aside(self._feed.folder, start, content)
         self._feed.hold(start.key, reason, values_in(content) - self._acknowledged[run])
 

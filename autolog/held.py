@@ -44,6 +44,11 @@ def set_aside(folder: Path, start: RunStart, content: Sequence[Record]) -> None:
             _move(folder / layout.FILES, place / layout.FILES, record.file)
 
 
+def drop(folder: Path, key: str) -> None:
+    """Forget a run without content that was left before the server took it: there is none."""
+    shutil.rmtree(folder / layout.HELD / key, ignore_errors=True)
+
+
 def release(place: Path) -> None:
     """Drop a run's own journal, which the server now has, and count it as stored where it was."""
     folder = place.parent.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -63,7 +64,7 @@ def account(journals: Iterable[Journal]) -> Receipt:
         rejected.update(state.rejected)
         dropped.update(journal.dropped)
     pending = max(0, logged - acknowledged - sum(rejected.values()) - sum(dropped.values()))
-    return Receipt(logged, acknowledged, pending, dict(rejected), dict(+dropped))
+    return Receipt(logged, acknowledged, pending, dict(+rejected), dict(+dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,20 @@ class ShipperState:
     pid: int | None = None
     down: bool = False
     """True while the server does not answer as it should."""
+    silent: bool = False
+    """True while it does not answer at all."""
     problem: str = ""
     stored: int = 0
     """Values that the server has taken since this shipper started."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether that shipper is still there, as far as a process can tell."""
+        try:
+            os.kill(self.pid or 0, 0)
+        except OSError:
+            return False
+        return self.pid is not None
 
 
 def shipper_state(group: Path) -> ShipperState:
@@ -83,7 +95,8 @@ def shipper_state(group: Path) -> ShipperState:
     try:
         content = json.loads(files.read(group / SHIPPER_STATE))
         pid, stored = int(content["pid"]), int(content["stored"])
-        return ShipperState(pid, bool(content["down"]), str(content["problem"]), stored)
+        down, silent = bool(content["down"]), bool(content["silent"])
+        return ShipperState(pid, down, silent, str(content["problem"]), stored)
     except (OSError, ValueError, KeyError, TypeError):
         return ShipperState()
 

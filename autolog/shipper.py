@@ -80,6 +80,7 @@ class Shipper:
         """Why the server was last found wanting; empty when it is well."""
         self.is_unauthorized = False
         """Whether the server wants another credential."""
+        self._is_silent = False
         self.sources: dict[Path, _Source] = {}
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
@@ -137,7 +138,9 @@ class Shipper:
     @property
     def state(self) -> ShipperState:
         """What others may know of this shipper."""
-        return ShipperState(os.getpid(), self.backoff.down, self.problem, self._stored)
+        down = self.backoff.down
+        silent = down and self._is_silent
+        return ShipperState(os.getpid(), down, silent, self.problem, self._stored)
 
     @property
     def progress(self) -> list[Progress]:
@@ -211,6 +214,7 @@ class Shipper:
             source.delivery.advance()
         except Retryable as problem:
             self.problem, self.is_unauthorized = problem.reason, problem.is_unauthorized
+            self._is_silent = problem.status is None
             self.backoff.failed(problem.after, self._clock())
             self._put_last(source)
             return False

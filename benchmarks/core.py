@@ -1,8 +1,6 @@
 """``make bench-core``: what logging costs, each figure against something else in the same run.
 
 Every comparison runs in rounds that interleave both sides; medians are reported.
-``--check`` exits with status 1 when a target is missed; ``--json FILE`` writes the figures with the
-machine they are from.
 """
 
 from __future__ import annotations
@@ -14,13 +12,31 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from figures import Figure, Part, arguments, home, measured, script, server
+from figures import Figure, Part, benchmark, home, script, seconds_of_posting
 from support import SqliteStore, eventually, free_port
 
-STEPS = 20_000
-ROUNDS = 7
-METRICS = 100_000
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    steps: int
+    """Calls of ``log_metrics``, in a round."""
+    rounds: int
+    """In a process that calls it."""
+    values: int
+    """Drained to the server."""
+    starts: int
+    """Of Python."""
+    trainings: int
+    """Processes that share a shipper."""
+    repeats: int
+    """Of what else is compared."""
+
+
+FULL = Size(steps=20_000, rounds=7, values=100_000, starts=11, trainings=16, repeats=3)
+QUICK = Size(steps=1000, rounds=1, values=2000, starts=1, trainings=2, repeats=1)
 
 
 # -- one call of ten metrics -----------------------------------------------------------------------
@@ -66,12 +82,12 @@ with autolog.run("bench"):
 """
 
 
-def step_cost(up: str, down: str) -> list[Figure]:
+def step_cost(size: Size, up: str, down: str) -> list[Figure]:
     """A call against ``list.append((step, dict))``, and a dead server against a live one."""
     alive, dead = [], []
-    for _ in range(3):
-        alive += _step_rounds(up)
-        dead += _step_rounds(down)
+    for _ in range(size.repeats):
+        alive += _step_rounds(size, up)
+        dead += _step_rounds(size, down)
     median_floor, tail_floor, median_ours, tail_ours = map(
         statistics.median, zip(*alive, strict=True)
     )
@@ -87,8 +103,8 @@ def step_cost(up: str, down: str) -> list[Figure]:
     ]
 
 
-def _step_rounds(target: str) -> list[list[float]]:
-    output = script(_STEP, target, str(STEPS), str(ROUNDS))
+def _step_rounds(size: Size, target: str) -> list[list[float]]:
+    output = script(_STEP, target, str(size.steps), str(size.rounds))
     return [[float(word) for word in line.split()] for line in output.splitlines()]
 
 
@@ -110,49 +126,27 @@ with autolog.run("drain") as run:
     print(time.perf_counter() - start)
 """
 
-CEILING = """
-import json, sys, time
-import requests
-target, count, keys = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-session = requests.Session()
-api = target + "/api/2.0/mlflow/"
-run = session.post(api + "runs/create", json={"experiment_id": "0"}).json()["run"]["info"]["run_id"]
-bodies = [
-    json.dumps({"run_id": run, "metrics": [
-        {"key": f"m{i % keys}", "value": i / 7, "timestamp": 1795464396110,
-         "step": (first + i) // keys}
-        for i in range(1000)
-    ]}).encode()
-    for first in range(0, count, 1000)
-]
-headers = {"Content-Type": "application/json"}
-start = time.perf_counter()
-for body in bodies:
-    session.post(api + "runs/log-batch", data=body, headers=headers).raise_for_status()
-print(time.perf_counter() - start)
-"""
-"""A client that only posts: target, how many values, how many of them to a step."""
 
-
-def drain(target: str) -> list[Figure]:
-    """100,000 metrics to a server, against a client that only posts bodies encoded before."""
+def drain(size: Size, target: str) -> list[Figure]:
+    """Many values to a server, against a client that only posts bodies encoded before."""
     ratios = []
-    for _ in range(3):
-        ceiling = float(script(CEILING, target, str(METRICS), "10"))
-        ours = float(script(_DRAIN, target, str(METRICS)))
+    for _ in range(size.repeats):
+        ceiling = seconds_of_posting(target, size.values, keys=10)
+        ours = float(script(_DRAIN, target, str(size.values)))
         print(f"  posting encoded bodies {ceiling:.1f} s, log_metrics and flush {ours:.1f} s")
         ratios.append(ceiling / ours)
-    return [Figure("drain 100,000 / ceiling", statistics.median(ratios), 0.8, "x", True)]
+    return [Figure(f"drain {size.values:,} / ceiling", statistics.median(ratios), 0.8, "x", True)]
 
 
 # -- start -----------------------------------------------------------------------------------------
 
 
-def start() -> list[Figure]:
+def start(size: Size) -> list[Figure]:
     """``import autolog`` and ``enable()``, with no framework, over bare Python."""
     enable = "import autolog; autolog.enable(tracking_uri='http://127.0.0.1:9', silent=True)"
     code = enable + "; import os; os._exit(0)"
-    extra = [_seconds(code) - _seconds("import os; os._exit(0)") for _ in range(11)]
+    bare = "import os; os._exit(0)"
+    extra = [_seconds(code) - _seconds(bare) for _ in range(size.starts)]
     loaded = script(
         enable + "\nimport sys\n"
         "print(*{'mlflow', 'requests', 'numpy', 'torch', 'sklearn', 'keras'} & set(sys.modules))",
@@ -184,10 +178,10 @@ with autolog.run("memory"):
 """
 
 
-def memory(target: str) -> list[Figure]:
-    """Resident memory of the shipper, for one and for 16 training processes."""
+def memory(size: Size, target: str) -> list[Figure]:
+    """Resident memory of the shipper, for one training process and for many."""
     figures = []
-    for processes in (1, 16):
+    for processes in (1, size.trainings):
         with home() as environ:
             trainings = [
                 subprocess.Popen(
@@ -228,7 +222,7 @@ with autolog.run("size"):
 """
 
 
-def size() -> list[Figure]:
+def journal_size() -> list[Figure]:
     """Bytes that a value takes in the journal, in steps of ten metrics."""
     return [Figure("journal, a value", float(script(_SIZE)), 13, "bytes")]
 
@@ -245,10 +239,10 @@ LogisticRegression(max_iter=25).fit(x, y)
 """
 
 
-def small_fit() -> list[Figure]:
+def small_fit(size: Size) -> list[Figure]:
     """A 60 ms fit in a process of its own, with the local default, end included."""
     added, visible = [], []
-    for _ in range(3):
+    for _ in range(size.repeats):
         with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             without = _timed_fit("", folder, environ)
             begin = time.time()
@@ -288,21 +282,18 @@ def _has_run(database: Path) -> bool:
 # -- running it ------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    """Measure, print, and compare with the targets."""
-    options = arguments(__doc__).parse_args()
-    with server() as up:
-        down = f"http://127.0.0.1:{free_port()}"
-        parts: list[Part] = [
-            ("one call", lambda: step_cost(up, down)),
-            ("drain", lambda: drain(up)),
-            ("start", start),
-            ("memory", lambda: memory(up)),
-            ("size", size),
-            ("fit", small_fit),
-        ]
-        return measured(parts, options)
+def parts(size: Size, target: str) -> list[Part]:
+    """What is measured."""
+    down = f"http://127.0.0.1:{free_port()}"
+    return [
+        ("one call", lambda: step_cost(size, target, down)),
+        ("drain", lambda: drain(size, target)),
+        ("start", lambda: start(size)),
+        ("memory", lambda: memory(size, target)),
+        ("size", journal_size),
+        ("fit", lambda: small_fit(size)),
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark(__doc__, parts, FULL, QUICK))

@@ -1,4 +1,9 @@
-"""What the benchmarks share: figures and their targets, fresh processes, a server, the report."""
+"""What the benchmarks share: figures and their targets, fresh processes, a server, the report.
+
+Each has parts, which measure a few figures. ``--quick`` measures little and once: it shows that
+the program works, not how fast. ``--check`` exits with status 1 when a target is missed.
+``--json FILE`` writes the figures with the machine they are from.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,12 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -48,6 +54,8 @@ class Figure(NamedTuple):
 
 Part = tuple[str, Callable[[], list[Figure]]]
 """A name and what measures some figures."""
+Size = TypeVar("Size")
+"""How much a benchmark measures."""
 
 
 @contextmanager
@@ -84,9 +92,66 @@ def script(code: str, *arguments: str) -> str:
         ).stdout
 
 
+def seconds_of_process(program: str, target: str) -> float:
+    """How long a program takes that logs to `target`, from its start to its end."""
+    with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            check=True,
+            cwd=folder,
+            env={**environ, "MLFLOW_TRACKING_URI": target, "WANDB_MODE": "offline"},
+            capture_output=True,
+            text=True,
+        )
+        return time.perf_counter() - begin
+
+
+_POSTING = """
+import json, sys, time
+import requests
+target, count, keys = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+session = requests.Session()
+api = target + "/api/2.0/mlflow/"
+run = session.post(api + "runs/create", json={"experiment_id": "0"}).json()["run"]["info"]["run_id"]
+bodies = [
+    json.dumps({"run_id": run, "metrics": [
+        {"key": f"m{i % keys}", "value": i / 7, "timestamp": 1795464396110,
+         "step": (first + i) // keys}
+        for i in range(1000)
+    ]}).encode()
+    for first in range(0, count, 1000)
+]
+headers = {"Content-Type": "application/json"}
+start = time.perf_counter()
+for body in bodies:
+    session.post(api + "runs/log-batch", data=body, headers=headers).raise_for_status()
+print(time.perf_counter() - start)
+"""
+
+
+def seconds_of_posting(target: str, values: int, keys: int) -> float:
+    """A client that only posts bodies encoded before, with so many of the values to a step."""
+    return float(script(_POSTING, target, str(values), str(keys)))
+
+
+def benchmark(
+    description: str | None, parts: Callable[[Size, str], list[Part]], full: Size, quick: Size
+) -> int:
+    """The command line of a benchmark that has a server; the exit status."""
+    options = arguments(description).parse_args()
+    with server() as target:
+        return measured(parts(quick if options.quick else full, target), options)
+
+
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="measure little, once: it shows that the program works, not how fast",
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     return parser

@@ -1,9 +1,6 @@
 """``make bench-frameworks``: what logging adds to trainings, with hooks on against hooks off.
 
 Both sides are interleaved in one run, A/B/A: the two A tell how far equal things lie apart there.
-``--quick`` takes short trainings and one round: it shows that the program works, not how fast.
-``--check`` exits with status 1 when a target is missed; ``--json FILE`` writes the figures with the
-machine they are from.
 """
 
 from __future__ import annotations
@@ -13,18 +10,17 @@ import importlib.util
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Callable
 from typing import NamedTuple
 
-from figures import Figure, Part, arguments, home, measured, script, server
+from figures import Figure, Part, benchmark, script, seconds_of_process
 
 
 class Size(NamedTuple):
     """How much is measured."""
 
     seconds: float
-    """Of one training."""
+    """Of one training; 0 makes two units of it."""
     rounds: int
     """Of each comparison."""
     steps: int
@@ -34,7 +30,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(seconds=20, rounds=3, steps=2000, fits=1000)
-QUICK = Size(seconds=1, rounds=1, steps=300, fits=200)
+QUICK = Size(seconds=0, rounds=1, steps=300, fits=200)
 
 _BLOCKS_A_ROUND = 5
 """Of the short measurements, those of one step or fit."""
@@ -128,7 +124,7 @@ def _units(framework: str, seconds: float) -> int:
     while took < min(seconds, 5) / 2:
         units *= 2
         took = min(_seconds(framework, "", units) for _ in range(2))
-    return max(2, round(units * seconds / took))
+    return max(2, round(units * seconds / took)) if took else units
 
 
 def _seconds(framework: str, before: str, units: int) -> float:
@@ -326,7 +322,7 @@ def beside_others(framework: str, size: Size, target: str) -> list[Figure]:
         program = _TRAININGS[framework] + run.format(units=units)
         if way in took:
             try:
-                took[way].append(_seconds_of_process(program, target))
+                took[way].append(seconds_of_process(program, target))
             except subprocess.CalledProcessError as error:
                 print(f"  {framework}, {way} fails: {error.stderr.strip().splitlines()[-1]}")
                 del took[way]
@@ -338,62 +334,28 @@ def beside_others(framework: str, size: Size, target: str) -> list[Figure]:
     return [Figure(f"{framework}, {OURS} beside the others' least", added[OURS], least, "s")]
 
 
-def _seconds_of_process(program: str, target: str) -> float:
-    with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program],
-            check=True,
-            cwd=folder,
-            env={**environ, "MLFLOW_TRACKING_URI": target, "WANDB_MODE": "offline"},
-            capture_output=True,
-            text=True,
-        )
-        return time.perf_counter() - begin
-
-
 # -- running it ------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    """Measure, print, and compare with the targets."""
-    parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="short trainings, one round")
-    options = parser.parse_args()
-    size = QUICK if options.quick else FULL
-    with server() as target:
-        parts: list[Part] = [
-            ("enable()", lambda: enable(size.rounds)),
-            (
-                "plain PyTorch",
-                lambda: cost_of_one("a step of plain PyTorch", _STEPS, size.steps, 10, size.rounds),
-            ),
-            (
-                "nested fits",
-                lambda: cost_of_one(
-                    "a nested fit of scikit-learn", _NESTED_FITS, 50 * size.fits, 4, size.rounds
-                ),
-            ),
-            (
-                "root fits",
-                lambda: cost_of_one(
-                    "a root fit of scikit-learn", _ROOT_FITS, size.fits // 4, 1000, size.rounds
-                ),
-            ),
+def parts(size: Size, target: str) -> list[Part]:
+    """What is measured."""
+
+    def cost(what: str, program: str, count: int, limit: float) -> Callable[[], list[Figure]]:
+        return functools.partial(cost_of_one, what, program, count, limit, size.rounds)
+
+    measured: list[Part] = [
+        ("enable()", functools.partial(enable, size.rounds)),
+        ("plain PyTorch", cost("a step of plain PyTorch", _STEPS, size.steps, 10)),
+        ("nested fits", cost("a nested fit of scikit-learn", _NESTED_FITS, 50 * size.fits, 4)),
+        ("root fits", cost("a root fit of scikit-learn", _ROOT_FITS, size.fits // 4, 1000)),
+    ]
+    for name in _TRAININGS:
+        measured += [
+            (f"{name}, on against off", functools.partial(on_against_off, name, size)),
+            (f"{name}, beside others", functools.partial(beside_others, name, size, target)),
         ]
-        for framework in _TRAININGS:
-            parts += [
-                (
-                    f"{framework}, on against off",
-                    functools.partial(on_against_off, framework, size),
-                ),
-                (
-                    f"{framework}, beside others",
-                    functools.partial(beside_others, framework, size, target),
-                ),
-            ]
-        return measured(parts, options)
+    return measured
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark(__doc__, parts, FULL, QUICK))

@@ -1,23 +1,16 @@
 """``make bench-mlflow``: what MLflow's own calls cost, through the journal and without it.
 
 All sides write to one real ``mlflow server``, in rounds that interleave them; medians are reported.
-``--quick`` takes few calls and one round: it shows that the program works, not how fast.
-``--check`` exits with status 1 when a target is missed; ``--json FILE`` writes the figures with the
-machine they are from.
 """
 
 from __future__ import annotations
 
 import functools
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from typing import NamedTuple
 
-from core import CEILING
-from figures import Figure, Part, arguments, home, measured, script, server
+from figures import Figure, Part, benchmark, script, seconds_of_posting, seconds_of_process
 
 
 class Size(NamedTuple):
@@ -107,7 +100,7 @@ def loops(keys: int, size: Size, target: str) -> list[Figure]:
         many = script(_LOOP, "ours", target, str(keys), str(size.calls)).split()
         rates["ours"][-1] = float(many[-1])
         count = size.calls * keys
-        rates["posting"].append(count / float(script(CEILING, target, str(count), str(keys))))
+        rates["posting"].append(count / seconds_of_posting(target, count, keys))
     cost = {side: statistics.median(times) for side, times in costs.items()}
     rate = {side: statistics.median(values) for side, values in rates.items()}
     shown = ", ".join(f"{side} {microseconds:.0f}" for side, microseconds in cost.items())
@@ -145,7 +138,9 @@ def boosting(size: Size, target: str) -> list[Figure]:
     sides = {"bare": "", "without": _AUTOLOG, "with": _ENABLE + _AUTOLOG}
     took: dict[str, list[float]] = {side: [] for side in sides}
     for side, before in list(sides.items()) * size.rounds:
-        took[side].append(_seconds(before + _BOOST.replace("TREES", str(size.trees)), target))
+        took[side].append(
+            seconds_of_process(before + _BOOST.replace("TREES", str(size.trees)), target)
+        )
     seconds = {side: statistics.median(times) for side, times in took.items()}
     added = {side: seconds[side] - seconds["bare"] for side in ("without", "with")}
     print(
@@ -154,19 +149,6 @@ def boosting(size: Size, target: str) -> list[Figure]:
     )
     name = "xgboost.autolog(), added with ours"
     return [Figure(name, added["with"], added["without"], "s")]
-
-
-def _seconds(program: str, target: str) -> float:
-    with home() as environ, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program],
-            check=True,
-            cwd=folder,
-            env={**environ, "MLFLOW_TRACKING_URI": target},
-            capture_output=True,
-        )
-        return time.perf_counter() - begin
 
 
 # -- models and files ------------------------------------------------------------------------------
@@ -225,21 +207,15 @@ def files(size: Size, target: str) -> list[Figure]:
 # -- running it ------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    """Measure, print, and compare with the targets."""
-    parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="few calls, one round")
-    options = parser.parse_args()
-    size = QUICK if options.quick else FULL
-    with server() as target:
-        parts: list[Part] = [
-            ("10 metrics a call", functools.partial(loops, 10, size, target)),
-            ("1 metric a call", functools.partial(loops, 1, size, target)),
-            ("XGBoost", functools.partial(boosting, size, target)),
-            ("models and files", functools.partial(files, size, target)),
-        ]
-        return measured(parts, options)
+def parts(size: Size, target: str) -> list[Part]:
+    """What is measured."""
+    return [
+        ("10 metrics a call", functools.partial(loops, 10, size, target)),
+        ("1 metric a call", functools.partial(loops, 1, size, target)),
+        ("XGBoost", functools.partial(boosting, size, target)),
+        ("models and files", functools.partial(files, size, target)),
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark(__doc__, parts, FULL, QUICK))

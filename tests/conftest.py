@@ -6,7 +6,10 @@ import atexit
 import contextlib
 import os
 import re
+import shutil
+import sqlite3
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import psutil
 import pytest
 from faults import FaultyProxy
 from logged import LoggedRun, logged_runs
+from readback import Experiment
 from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
 
 import autolog
@@ -25,13 +29,55 @@ os.environ.update(QUIET_MLFLOW)
 _OUTSIDE = (
     *("AUTOLOG_", "AZUREML_", "DATABRICKS_", "KUBERNETES_", "MLFLOW_", "SLURM_"),
     *("RANK", "WORLD_SIZE", "PYTHONPATH"),
+    "PYTHONDONTWRITEBYTECODE",  # an installation has bytecode, so each process need not make it
 )
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 << 30
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what MLflow stores, in memory where a machine has room for it.
+
+    Its databases wait for the disk at each request, which is most of a request's time.
+    """
+    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH_BYTES:
+        yield tmp_path_factory.mktemp("mlflow")
+        return
+    with tempfile.TemporaryDirectory(
+        dir=_MEMORY, prefix="autolog-tests-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def new_store(in_memory: Path) -> Callable[[], str]:
+    """Gives the URI of another SQLite store of MLflow's, with its tables and nothing in them.
+
+    It is a copy, for MLflow takes seconds to make the tables.
+    """
+    from mlflow import MlflowClient
+
+    empty = in_memory / "empty.db"
+    MlflowClient(f"sqlite:///{empty}").search_experiments()
+    with contextlib.closing(sqlite3.connect(empty)) as connection:
+        connection.execute("DELETE FROM experiments")  # the first one says where its files are
+        connection.commit()
+
+    def copied() -> str:
+        folder = tempfile.mkdtemp(dir=in_memory)
+        shutil.copy(empty, f"{folder}/mlflow.db")
+        return f"sqlite:///{folder}/mlflow.db"
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(in_memory: Path) -> Iterator[MlflowServer]:
     """A running ``mlflow server`` that the tests of this process share."""
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow-server"))
+    root = in_memory / "server"
+    root.mkdir()
+    server = MlflowServer(root)
     server.start()
     yield server
     server.kill()
@@ -42,6 +88,12 @@ def faulty(mlflow_server: MlflowServer) -> Iterator[FaultyProxy]:
     """A proxy before `mlflow_server` that misbehaves on demand."""
     with FaultyProxy(mlflow_server.url) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def experiment(mlflow_server: MlflowServer) -> Experiment:
+    """An experiment of the test's own, on the server that all share."""
+    return Experiment(mlflow_server)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from support import Point
 from autolog.journal import layout
 from autolog.journal.owner import Life
 from autolog.journal.reader import Reader
-from autolog.records import Artifact, Decoder, Metrics, Params, RunEnd, RunStart, Tags
+from autolog.records import Artifact, Decoder, Metrics, Params, Record, RunEnd, RunStart, Tags
 
 
 @dataclass
@@ -100,7 +100,7 @@ def _runs_of(journal: Path) -> list[LoggedRun]:
     return list(runs.values())
 
 
-def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:
+def _note(run: LoggedRun, record: Record) -> None:
     if isinstance(record, Metrics):
         for key, value in zip(record.keys, record.values, strict=True):
             run.metrics.setdefault(key, []).append((record.step, value))
@@ -108,5 +108,5 @@ def _note(run: LoggedRun, record: Metrics | Params | Tags | RunEnd) -> None:
         run.params.update(record.params)
     elif isinstance(record, Tags):
         run.tags.update(record.tags)
-    else:
+    elif isinstance(record, RunEnd):
         run.status = record.status

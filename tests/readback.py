@@ -27,6 +27,11 @@ class Experiment:
             "AUTOLOG_BATCH_SECONDS": "0.1",
         }
 
+    def id(self) -> str:
+        """Its id; the first call makes it."""
+        known = self.server.client().get_experiment_by_name(self.name)
+        return known.experiment_id if known else self.server.client().create_experiment(self.name)
+
     def script(
         self, source: str, cwd: Path, *, code: int | None = 0, timeout: float = 90, **env: str
     ) -> str:

@@ -165,6 +165,11 @@ class SqliteStore:
         self.uri = f"sqlite:///{path}"
         self._path = path
 
+    @classmethod
+    def of(cls, uri: str) -> SqliteStore:
+        """What is kept behind a tracking URI."""
+        return cls(Path(uri.removeprefix("sqlite:///")))
+
     def points(self, run_id: str) -> set[Point]:
         """Every stored value of a run.
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -411,10 +411,10 @@ def test_shutdown_ends_runs_and_a_later_call_still_counts(experiment: Experiment
 
 @pytest.mark.parametrize("uri", ["server", "local"])
 def test_mode_thread_sends_without_a_process(
-    uri: str, experiment: Experiment, tmp_path: Path
+    uri: str, experiment: Experiment, new_store: Callable[[], str], tmp_path: Path
 ) -> None:
     """``mode="thread"`` delivers by the end of the program from this process alone."""
-    target = experiment.server.url if uri == "server" else f"sqlite:///{tmp_path}/local.db"
+    target = experiment.server.url if uri == "server" else new_store()
     done = run_script(
         f"""
         import autolog, psutil

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,9 +41,9 @@ class Backend:
 
 
 @pytest.fixture(scope="module")
-def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One sqlite store for this module: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'mlflow.db'}"
+def sqlite_uri(new_store: Callable[[], str]) -> str:
+    """One sqlite store for this module."""
+    return new_store()
 
 
 @pytest.fixture(params=["server", "sqlite", "folder"])

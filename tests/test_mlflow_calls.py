@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._model_registry import utils as registry_utils
 from mlflow_fields import Fields, runs_of
 from support import run_script
 
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def database(new_store: Callable[[], str]) -> str:
     """A local sqlite store for all tests of this file."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    return new_store()
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -219,13 +221,53 @@ def test_hot_reads_do_not_defeat_the_buffer(mlflow_server: MlflowServer) -> None
     assert (receipt.logged, receipt.pending) == (50, 50)
 
 
+def test_spark_is_not_searched_for_at_every_call(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session can only be active once the program has imported pyspark; then it counts."""
+    mlflow.set_tracking_uri(database)
+    autolog.enable(silent=True, mode="offline")
+    searched: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            searched.append(name)
+
+    with monkeypatch.context() as patched, mlflow.start_run():
+        patched.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+        mlflow.log_metrics({"m": 1.0}, step=0)
+    assert [name for name in searched if name.startswith("pyspark")] == []
+
+    package = tmp_path / "pyspark" / "sql"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "utils.py").write_text("class AnalysisException(Exception): ...")
+    (package / "__init__.py").write_text(
+        """
+class SparkSession:
+    class conf:
+        get = staticmethod(lambda name, default: "sqlite:///of-the-session.db")
+    getActiveSession = classmethod(lambda cls: cls)
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("pyspark.sql")
+    try:
+        assert mlflow.get_registry_uri() == "sqlite:///of-the-session.db"
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "pyspark"]:
+            del sys.modules[name]
+
+
 def test_clients_and_names_from_before_are_covered_and_put_back(
     mlflow_server: MlflowServer,
 ) -> None:
     """A client made before ``enable()`` writes to the journal, and directly after ``disable()``."""
     mlflow.set_tracking_uri(mlflow_server.url)
     registry = mlflow.tracking._tracking_service.utils._tracking_store_registry
-    before = dict(vars(registry)), dict(vars(mlflow)), dict(vars(mlflow.tracking.fluent))
+    touched = (vars(registry), vars(mlflow), vars(mlflow.tracking.fluent), vars(registry_utils))
+    before = [dict(names) for names in touched]
     client = MlflowClient()
     run_id = client.create_run("0").info.run_id
     autolog.enable(silent=True)
@@ -235,8 +277,7 @@ def test_clients_and_names_from_before_are_covered_and_put_back(
     client.log_metric(run_id, "m", 2, step=1)
     assert autolog.flush().acknowledged == 1
     assert len(client.get_metric_history(run_id, "m")) == 2
-    after = vars(registry), vars(mlflow), vars(mlflow.tracking.fluent)
-    for earlier, later in zip(before, after, strict=True):
+    for earlier, later in zip(before, touched, strict=True):
         assert {k for k in later if later[k] is not earlier.get(k)} <= {"_active_experiment_id"}
 
 

@@ -1,13 +1,15 @@
 """Libraries that log to MLflow leave the same runs, with ``autolog.enable()`` and without.
 
-Each library runs in one fresh process, first without and then with, to a local store and to a
-server. What ours adds to a run of theirs is named here to the last key.
+Libraries that bear each other share a fresh process, in which all train without ours, and then
+with it, to a local store and to a server. What ours adds to a run of theirs is named here to the
+last key.
 """
 
 from __future__ import annotations
 
-import textwrap
+import json
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,45 +24,48 @@ if TYPE_CHECKING:
     from support import MlflowServer
 
 _BOTH = """
-import os, warnings
+import json, os, warnings
 warnings.simplefilter("ignore")
 import autolog
 import mlflow
 
-{source}
-for uri in os.environ["URIS"].split():
-    mlflow.set_tracking_uri(uri)
-    for side in ("without", "with"):
-        EXPERIMENT = os.environ["NAME"] + " " + side
-        mlflow.set_experiment(EXPERIMENT)
-        if side == "with":
-            autolog.enable(silent=True)
-        train()
-        assert autolog.flush(60).complete
-        autolog.disable()
+given = json.loads(os.environ["GIVEN"])
+programs = {name: {"__name__": "__main__"} for name in given["sources"]}
+for name, program in programs.items():
+    exec(given["sources"][name], program)
+for side in ("without", "with"):
+    for name, program in programs.items():
+        program["EXPERIMENT"] = f"{given['experiment']} {name} {side}"
+        for uri in given["uris"]:
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_experiment(program["EXPERIMENT"])
+            if side == "with":
+                autolog.enable(silent=True)
+            program["train"]()
+            assert autolog.flush(60).complete
+            autolog.disable()
 """
+
+pytestmark = pytest.mark.timeout(300)  # a process trains several libraries, four times each
 
 Sides = tuple[list[Fields], list[Fields]]
 
 
 @pytest.fixture(scope="module")
-def uris(mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A local store, whose tables take seconds to make, and a server."""
-    return [f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db", mlflow_server.url]
+def uris(mlflow_server: MlflowServer, new_store: Callable[[], str]) -> list[str]:
+    """A local store and a server."""
+    return [new_store(), mlflow_server.url]
 
 
-def _sides(source: str, uris: list[str], folder: Path) -> list[Sides]:
-    """The runs without ours and with it, of each store."""
-    name = f"experiment-{uuid.uuid4().hex[:8]}"
-    done = run_script(
-        _BOTH.format(source=textwrap.dedent(source)),
-        cwd=folder,
-        env={"URIS": " ".join(uris), "NAME": name},
-        timeout=150,
-    )
+def _sides(names: Sequence[str], uris: list[str], folder: Path) -> dict[str, list[Sides]]:
+    """By library, the runs without ours and with it, of each store."""
+    experiment = f"experiment-{uuid.uuid4().hex[:8]}"
+    sources = {name: getattr(trainings, name) for name in names}
+    given = {"experiment": experiment, "sources": sources, "uris": uris}
+    done = run_script(_BOTH, cwd=folder, env={"GIVEN": json.dumps(given)}, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "autolog:" not in done.stderr, done.stderr
-    return [_read(uri, name) for uri in uris]
+    return {name: [_read(uri, f"{experiment} {name}") for uri in uris] for name in names}
 
 
 def _read(uri: str, name: str) -> Sides:
@@ -69,13 +74,13 @@ def _read(uri: str, name: str) -> Sides:
     return runs_of(client, f"{name} without"), runs_of(client, f"{name} with")
 
 
-@pytest.mark.parametrize("name", ["XGBOOST", "LIGHTGBM", "FLUENT", "SYSTEM", "MODELS"])
-def test_what_we_have_no_hooks_for_is_left_as_it_was(
-    name: str, uris: list[str], tmp_path: Path
-) -> None:
+def test_what_we_have_no_hooks_for_is_left_as_it_was(uris: list[str], tmp_path: Path) -> None:
     """The runs are equal in all fields, the tag by which we know them excepted."""
-    for without, with_ours in _sides(getattr(trainings, name), uris, tmp_path):
-        assert with_ours == without
+    names = ["XGBOOST", "LIGHTGBM", "FLUENT", "SYSTEM", "MODELS"]
+    for name, stores in _sides(names, uris, tmp_path).items():
+        for without, with_ours in stores:
+            assert without
+            assert with_ours == without, name
 
 
 _NOTED = ["autolog.data_shapes"]
@@ -122,17 +127,20 @@ ADDED: dict[str, list[dict[str, list[str]]]] = {
 """What ours adds to each of their runs, which are in the order of their names."""
 
 
-@pytest.mark.parametrize("name", ADDED)
-def test_what_our_hooks_add_to_a_run_of_theirs(name: str, uris: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["SKLEARN"], ["TRANSFORMERS", "LIGHTNING"]])
+def test_what_our_hooks_add_to_a_run_of_theirs(
+    names: list[str], uris: list[str], tmp_path: Path
+) -> None:
     """Nothing of theirs is missing, doubled or changed; what is added is this."""
-    for sides in _sides(getattr(trainings, name), uris, tmp_path):
-        assert added(*sides) == ADDED[name]
+    for name, stores in _sides(names, uris, tmp_path).items():
+        for sides in stores:
+            assert added(*sides) == ADDED[name], name
 
 
 def test_what_our_hooks_add_to_a_run_of_keras(uris: list[str], tmp_path: Path) -> None:
     """The same; the params of an optimizer are another set in each release of Keras."""
     arguments = {"batch_size", "class_weight", "epochs", "initial_epoch", "shuffle"}
-    for sides in _sides(trainings.KERAS, uris, tmp_path):
+    for sides in _sides(["KERAS"], uris, tmp_path)["KERAS"]:
         for more, tags in zip(added(*sides), (_NOTED, _CALLED, _CALLED), strict=True):
             assert more.keys() == {"metrics", "params", "tags"}
             assert more["metrics"] == ["epoch_loss", "learning_rate"]

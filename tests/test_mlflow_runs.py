@@ -1,23 +1,20 @@
-"""MLflow's runs and ours are the same runs, whoever opens them, and with the server away too."""
+"""MLflow's runs and ours are the same runs, whoever opens them."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from support import MlflowServer, eventually, start_script
+from support import eventually, start_script
 
 import autolog
 
 if TYPE_CHECKING:
-    from faults import FaultyProxy
     from readback import Experiment
 
 
@@ -26,9 +23,10 @@ if TYPE_CHECKING:
 
 def test_a_run_of_ours_is_the_active_run(experiment: Experiment) -> None:
     """MLflow's fluent calls land in it, a nested run is its child, and ``end_run`` ends it."""
-    _log_to(experiment)
+    log_to(experiment)
     with autolog.run("ours"):
-        assert mlflow.active_run() is not None
+        active = mlflow.active_run()
+        assert active is not None
         mlflow.log_metric("m", 1, step=7)
         mlflow.log_param("p", "1")
         mlflow.log_text("hello", "hello.txt")
@@ -37,6 +35,10 @@ def test_a_run_of_ours_is_the_active_run(experiment: Experiment) -> None:
     assert mlflow.active_run() is None
     runs = experiment.runs(2)
     ours, child = runs["ours"], runs["child"]
+    assert active.info.run_id == ours.info.run_id
+    last = mlflow.last_active_run()
+    assert last is not None
+    assert last.info.run_id == ours.info.run_id
     assert experiment.parent(child) == ours.info.run_id
     assert ours.data.params == {"p": "1"}
     assert [(p.key, p.step, p.value) for p in experiment.points(ours)] == [("m", 7, 1.0)]
@@ -47,7 +49,7 @@ def test_a_run_of_ours_is_the_active_run(experiment: Experiment) -> None:
 
 def test_end_run_ends_whatever_is_active(experiment: Experiment) -> None:
     """The loop that many programs end their runs with comes to an end."""
-    _log_to(experiment)
+    log_to(experiment)
     autolog.log_metric("m", 1)
     assert mlflow.active_run() is not None
     while mlflow.active_run() is not None:
@@ -57,7 +59,7 @@ def test_end_run_ends_whatever_is_active(experiment: Experiment) -> None:
 
 def test_the_user_may_start_a_run_beside_ours(experiment: Experiment) -> None:
     """``mlflow.start_run()`` does not fail because a hook has a run open."""
-    _log_to(experiment)
+    log_to(experiment)
     autolog.log_metric("ours", 1)
     with mlflow.start_run(run_name="the user's") as run:
         mlflow.log_metric("m", 1)
@@ -118,100 +120,28 @@ def test_a_crash_is_no_success(experiment: Experiment, tmp_path: Path) -> None:
     assert experiment.only_run().info.status == "FAILED"
 
 
-# -- the server is away ----------------------------------------------------------------------------
-
-
-def test_a_run_begins_without_its_server(
-    experiment: Experiment, faulty: FaultyProxy, tmp_path: Path
+@pytest.mark.parametrize("first", ["enable", "start_run"])
+def test_a_run_left_open_ends_when_the_program_does(
+    experiment: Experiment, tmp_path: Path, first: str
 ) -> None:
-    """With a dead server the calls return at once; the run gets its id when the server is back."""
-    file = tmp_path / "weights.txt"
-    file.write_text("0.1")
-    faulty.black_hole()
-    mlflow.set_tracking_uri(faulty.url)
-    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
-    autolog.enable(silent=True)
-    started = time.monotonic()
-    with mlflow.start_run(run_name="early") as run:
-        for step in range(100):
+    """As MLflow ends it, with every value; also of its own asynchronous mode."""
+    lines = ["autolog.enable()", "mlflow.start_run()"]
+    first_line, second_line = lines if first == "enable" else reversed(lines)
+    experiment.script(
+        f"""
+        import autolog
+        import mlflow
+        {first_line}
+        {second_line}
+        for step in range(50):
             mlflow.log_metric("m", step, step=step)
-        mlflow.log_param("p", 1)
-        mlflow.log_artifact(file)
-        with mlflow.start_run(run_name="early child", nested=True):
-            mlflow.log_metric("c", 1)
-    assert time.monotonic() - started < 6  # one wait of 2 s, and then it is known
-    handle = autolog.last_run()
-    assert handle is not None
-    assert handle.run_id is None
-
-    faulty.pass_on()
-    assert autolog.flush(60).complete
-    runs = experiment.runs(2)
-    assert handle.run_id == runs["early child"].info.run_id
-    assert experiment.parent(runs["early child"]) == runs["early"].info.run_id
-    assert experiment.values(runs["early"], "m", 100) == list(range(100))
-    assert runs["early"].data.params == {"p": "1"}
-    assert mlflow.get_run(run.info.run_id).info.run_id == runs["early"].info.run_id
-    files = MlflowClient(experiment.server.url).list_artifacts(runs["early"].info.run_id)
-    assert [each.path for each in files] == ["weights.txt"]
-
-
-def test_files_of_a_run_that_a_slow_server_has_created(
-    experiment: Experiment, faulty: FaultyProxy, tmp_path: Path
-) -> None:
-    """While it does not say where they go they wait, and are not put where nobody looks."""
-    faulty.slow(2.5)
-    mlflow.set_tracking_uri(faulty.url)
-    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
-    autolog.enable(silent=True)
-    with mlflow.start_run(run_name="slow"):
-        handle = autolog.last_run()
-        assert handle is not None
-        eventually(lambda: handle.run_id, 30)
-        mlflow.log_text("0.1", "weights.txt")
-        faulty.pass_on()
-    assert autolog.flush(120).complete
+        """,
+        tmp_path,
+        MLFLOW_ENABLE_ASYNC_LOGGING="true",
+    )
     run = experiment.only_run()
-    files = MlflowClient(experiment.server.url).list_artifacts(run.info.run_id)
-    assert [each.path for each in files] == ["weights.txt"]
-    assert not (tmp_path / "weights.txt").exists()
-
-
-def test_strict_begins_no_run_without_its_server(
-    experiment: Experiment, faulty: FaultyProxy
-) -> None:
-    """Under ``strict`` a server that does not answer is an error, as it is to MLflow."""
-    mlflow.set_tracking_uri(faulty.url)
-    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
-    autolog.enable(silent=True, strict=True)
-    faulty.black_hole()
-    with pytest.raises(MlflowException, match="does not answer"):
-        mlflow.start_run()
-    assert mlflow.active_run() is None
-
-
-def test_a_server_that_fails_in_the_middle_delays_nobody(
-    experiment: Experiment, faulty: FaultyProxy
-) -> None:
-    """500, 429 and silence cost the calls nothing, and everything arrives once."""
-    mlflow.set_tracking_uri(faulty.url)
-    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
-    autolog.enable(silent=True)
-    with mlflow.start_run(run_name="patient"):
-        for fault in (lambda: faulty.status(500), lambda: faulty.status(429, 1), faulty.lose_reply):
-            fault()
-            started = time.monotonic()
-            for step in range(50):
-                mlflow.log_metrics({"m": step, "n": -step}, step=step)
-            assert time.monotonic() - started < 2
-        faulty.black_hole()
-        started = time.monotonic()
-    assert time.monotonic() - started < 4
-    faulty.pass_on()
-    assert autolog.flush(60).complete
-    run = experiment.only_run()
-    assert len(experiment.points(run)) == 300
     assert run.info.status == "FINISHED"
+    assert experiment.values(run, "m", 50) == list(range(50))
 
 
 # -- the process is gone ---------------------------------------------------------------------------
@@ -305,18 +235,6 @@ def test_beside_mlflows_autologging_there_is_one_run(
     assert run.data.params["max_iter"] == "5"
 
 
-def _log_to(experiment: Experiment) -> None:
-    os.environ.update(experiment.env)
-    mlflow.set_tracking_uri(experiment.server.url)
-    os.environ["MLFLOW_EXPERIMENT_ID"] = _experiment_id(experiment)
-    del os.environ["MLFLOW_EXPERIMENT_NAME"]
-    autolog.enable(silent=True)
-
-
-def _experiment_id(experiment: Experiment) -> str:
-    return str(MlflowClient(experiment.server.url).create_experiment(experiment.name))
-
-
 def _read_until(stream: IO[str] | None, count: int) -> list[str]:
     assert stream is not None
     return [stream.readline().strip() for _ in range(count)]
@@ -327,9 +245,10 @@ def _at_least(points: set[Any], count: int) -> set[Any]:
     return points
 
 
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    from readback import Experiment
-
-    return Experiment(mlflow_server)
+def log_to(experiment: Experiment) -> None:
+    """Have this process log there, with ours on."""
+    os.environ.update(experiment.env)
+    mlflow.set_tracking_uri(experiment.server.url)
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment.id()
+    del os.environ["MLFLOW_EXPERIMENT_NAME"]
+    autolog.enable(silent=True)

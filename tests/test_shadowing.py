@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,11 @@ def test_a_server_gets_everything(
     assert {(p.key, p.value) for p in mlflow_server.points(run_id)} == {("answer", 42.0)}
 
 
-def test_a_local_target_gets_everything(shadowing: str, tmp_path: Path) -> None:
+def test_a_local_target_gets_everything(
+    shadowing: str, tmp_path: Path, new_store: Callable[[], str]
+) -> None:
     """With a local store, for which the shipper loads mlflow, the value is stored."""
-    store = SqliteStore(tmp_path / "runs.db")
+    store = SqliteStore.of(new_store())
     _train(tmp_path, shadowing, {"MLFLOW_TRACKING_URI": store.uri})
     (run_id,) = store.run_ids()
     assert {(p.key, p.value) for p in store.points(run_id)} == {("answer", 42.0)}

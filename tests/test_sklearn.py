@@ -242,6 +242,28 @@ class TestOneRunATraining:
         cross_val_score(Voter(), X, Y, cv=2)
         assert only(logged()).model == "Voter"
 
+    def test_threads_after_folds(self, logged: Logged) -> None:
+        """Folds inside a fit come to their end, and its threads still belong to it."""
+
+        class Validating(Voter):
+            def fit(self, X: Any, y: Any) -> Voter:
+                cross_val_score(LogisticRegression(), X, y, cv=2)
+                return super().fit(X, y)
+
+        Validating(n_jobs=2).fit(X, Y)
+        assert only(logged()).model == "Validating"
+
+    def test_folds_inside_a_transformer(self, logged: Logged) -> None:
+        """What a transformer validates for itself is no training either."""
+
+        class Validating(StandardScaler):
+            def fit(self, X: Any, y: Any) -> Validating:
+                cross_val_score(LogisticRegression(), X, y, cv=2)
+                return self
+
+        Validating().fit(X, Y)
+        assert logged() == []
+
     @pytest.mark.parametrize("pooled", [False, True], ids=["threads", "pool"])
     def test_trainings_of_several_threads(self, logged: Logged, pooled: bool) -> None:
         """Three fits at once in three threads are three runs, each whole."""

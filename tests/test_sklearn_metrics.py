@@ -14,10 +14,14 @@ from classifiers import X, Y, only
 from logged import Logged, LoggedRun, logged_runs
 from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MeanShift
 from sklearn.datasets import load_iris
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -27,6 +31,8 @@ from autolog.callbacks.sklearn.data import Data
 from autolog.callbacks.sklearn.training_metrics import _affordable
 
 WEIGHTS = np.linspace(0.5, 2, len(Y))
+SIGNS = (X[:, :3] > 0).astype(int)
+"""Three targets of two classes."""
 IMAGES = {
     "training_confusion_matrix.png",
     "training_roc_curve.png",
@@ -104,13 +110,24 @@ class TestValues:
             (GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2), (X, Y)),
             (LinearSVC(), (X, Y.astype(str))),
             (LinearRegression(), (X, np.stack([Y, 1 - 2 * Y], axis=1))),
+            (RandomForestClassifier(3), (X, SIGNS[:, :2])),
+            (KNeighborsClassifier(), (X, SIGNS[:, :2])),
+            (MultiOutputClassifier(LogisticRegression()), (X, SIGNS + SIGNS[:, [1, 2, 0]])),
+            (OneVsRestClassifier(LogisticRegression()), (X, SIGNS)),
+            (ClassifierChain(LogisticRegression()), (X, SIGNS)),
         ],
-        ids=["binary", "three classes in a pipeline", "search", "no probabilities", "two targets"],
+        ids=(
+            "binary three-classes-in-a-pipeline search no-probabilities two-targets "
+            "two-outputs neighbors outputs-of-three-classes labels chain"
+        ).split(),
     )
-    def test_they_are_mlflows(self, logged: Logged, model: Any, data: Any) -> None:
+    def test_they_are_mlflows(
+        self, logged: Logged, monkeypatch: pytest.MonkeyPatch, model: Any, data: Any
+    ) -> None:
         """Every name that MLflow's autologging computes is there, with its value."""
         from mlflow.sklearn import utils
 
+        monkeypatch.setattr("autolog.callbacks.sklearn.training_metrics._LEAST_SECONDS", 60.0)
         model.fit(*data)
         of_kind = (
             utils._get_classifier_metrics(model, "training_", *data, None, None)
@@ -119,6 +136,27 @@ class TestValues:
         )
         theirs = of_kind | {"training_score": model.score(*data)}
         assert training_metrics(only(logged())) == pytest.approx(theirs)
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            IsolationForest(n_estimators=3),
+            make_pipeline(StandardScaler(), IsolationForest(n_estimators=3)),
+            MeanShift(bandwidth=50.0),
+        ],
+        ids=["outliers", "outliers in a pipeline", "clusters"],
+    )
+    def test_without_a_score(self, logged: Logged, model: Any) -> None:
+        """Nothing measures some estimators, though they were given targets."""
+        model.fit(X, Y)
+        run = only(logged())
+        assert training_metrics(run) == {}
+        assert set(run.files) == {"estimator.html"}
+
+    def test_weights_that_the_score_does_not_take(self, logged: Logged) -> None:
+        """The score is then that without weights, as MLflow's."""
+        search = GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(X, Y, sample_weight=WEIGHTS)
+        assert training_metrics(only(logged()))["training_score"] == search.score(X, Y)
 
     def test_without_targets(self, logged: Logged) -> None:
         """A clustering has nothing to compare with: its HTML is all there is."""
@@ -137,6 +175,22 @@ class TestFiles:
         assert set(files) == {*IMAGES, "estimator.html"}
         assert all(files[name].startswith(b"\x89PNG") for name in IMAGES)
         assert type(model).__name__.encode() in files["estimator.html"]
+
+    def test_curves_that_cannot_be_drawn(self, logged: Logged) -> None:
+        """Where no curve comes of what a classifier says, the other files are there."""
+
+        class Undecided(Watched):
+            def decision_function(self, X: Any) -> Any:
+                return np.full(len(X), np.nan)
+
+        Undecided().fit(X, Y)
+        expected = {"training_confusion_matrix.png", "estimator.html"}
+        assert set(only(logged()).files) == expected
+
+    def test_images_of_several_outputs(self, logged: Logged) -> None:
+        """Images are for one target."""
+        RandomForestClassifier(3).fit(X, SIGNS)
+        assert set(only(logged()).files) == {"estimator.html"}
 
     def test_images_of_more_classes(self, logged: Logged) -> None:
         """Curves are for two classes; the confusion matrix is for any."""

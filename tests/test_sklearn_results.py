@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import pickle
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from classifiers import Voter, X, Y, only
-from logged import Logged, LoggedRun, logged_runs
 from readback import Experiment
 from sklearn import metrics
 from sklearn.base import ClassifierMixin, clone
@@ -24,7 +22,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - makes the search visible
 from sklearn.inspection import permutation_importance
-from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -35,11 +33,14 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from support import MlflowServer, eventually, run_script
+from support import MlflowServer, eventually
 
 import autolog
 from autolog import session
 from autolog.callbacks.sklearn import scores
+
+if TYPE_CHECKING:
+    from logged import Logged, LoggedRun
 
 CS = [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]
 
@@ -76,6 +77,32 @@ class TestSearches:
             assert run.params["tol"] == "0.01"
             names = [n for n in table if not n.startswith(("param", "split"))]
             assert run.metrics == {name: [(0, row[name])] for name in names}
+
+    def test_candidates_that_are_steps(self, logged: Logged) -> None:
+        """A child run has the params of the step that was tried, not of the one it replaced."""
+        pipeline, mine = make_pipeline(StandardScaler(), LogisticRegression(C=7)), Ridge(alpha=3)
+        grid = [
+            {"logisticregression": [LogisticRegression(C=0.1), RidgeClassifier()]},
+            {"logisticregression": [mine], "logisticregression__alpha": [0.5]},
+        ]
+        GridSearchCV(pipeline, grid, cv=2, scoring="neg_mean_squared_error").fit(X, Y)
+        found = sorted(children(logged()), key=lambda run: run.params["steps"])
+        steps = LogisticRegression(), Ridge(), RidgeClassifier()
+        expected = [make_pipeline(StandardScaler(), step).get_params() for step in steps]
+        assert [len(run.params) for run in found] == [len(params) for params in expected]
+        assert found[0].params["logisticregression__C"] == "0.1"
+        assert "LogisticRegression(C=0.1)" in found[0].params["steps"]
+        assert [run.params.get("logisticregression__alpha") for run in found[1:]] == ["0.5", "1.0"]
+        assert mine.alpha == 3
+
+    def test_a_search_that_ends_a_pipeline(self, logged: Logged) -> None:
+        """Table, winner and candidates are those of the search on its own."""
+        search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]}, cv=2)
+        make_pipeline(StandardScaler(), search).fit(X, Y)
+        run = only(logged())
+        assert run.params["best_C"] == str(search.best_params_["C"])
+        assert run.metrics["best_cv_score"] == [(0, search.best_score_)]
+        assert len(frame(run.texts["cv_results.csv"])) == len(children(logged())) == 2
 
     @pytest.mark.parametrize("limit", [0, 2, 100])
     def test_as_many_child_runs_as_wanted(self, logged: Logged, limit: int) -> None:
@@ -343,36 +370,6 @@ class TestMetrics:
         guess = weakref.ref(model.predict(X))
         assert guess() is None
         assert scores._predictions == {}
-
-
-@pytest.mark.timeout(120)
-def test_beside_mlflows_own_autologging(tmp_path: Path, autolog_home: Path) -> None:
-    """What MLflow predicts and scores for itself is not the user's doing, and folds are no runs."""
-    done = run_script(
-        """
-        import autolog, mlflow
-        autolog.enable()
-        mlflow.sklearn.autolog(log_models=False, log_datasets=False, silent=True)
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.metrics import f1_score
-        from sklearn.model_selection import cross_val_score
-        X, y = [[float(i)] for i in range(20)], [i % 3 > 1 for i in range(20)]
-        with mlflow.start_run():
-            model = LogisticRegression().fit(X, y)
-            print([model.score(X, y), f1_score(y, model.predict(X))])
-            cross_val_score(model, X, y, cv=2)
-        """,
-        cwd=tmp_path,
-        env={"AUTOLOG_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = logged_runs(autolog_home)
-    score, f1 = json.loads(done.stdout)
-    assert run.metrics["score"] == [(0, score)]
-    assert run.metrics["f1_score"] == [(0, f1)]
-    assert len(run.metrics["test_score"]) == 2
-    assert "accuracy_score" not in run.metrics
 
 
 @pytest.mark.recent  # MLflow 2.18 lists files by the tracking URI of the process only

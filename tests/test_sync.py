@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,10 +167,10 @@ def test_sync_goes_on_where_a_killed_shipper_stopped(
 
 
 def test_to_sends_everything_the_journal_holds_elsewhere(
-    experiment: Experiment, tmp_path: Path
+    experiment: Experiment, new_store: Callable[[], str], tmp_path: Path
 ) -> None:
     """A journal that one server has already is sent whole to the one that --to names."""
-    other = f"sqlite:///{tmp_path}/other.db"
+    other = new_store()
     journal = log_offline(experiment, tmp_path)
     shutil.copytree(journal, tmp_path / "copy" / "group" / journal.name)
     env = {**experiment.env, "AUTOLOG_DIR": str(tmp_path / "elsewhere")}

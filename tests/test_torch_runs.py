@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -432,9 +433,9 @@ def test_the_end_of_the_process(autolog_home: Path, tmp_path: Path) -> None:
     assert (failed.status, failed.metrics) == ("FAILED", {})
 
 
-def test_read_back_from_the_store(autolog_home: Path, tmp_path: Path) -> None:
+def test_read_back_from_the_store(new_store: Callable[[], str]) -> None:
     """What a loop logged is in MLflow's store: metrics, params and tags."""
-    autolog.enable(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", silent=True)
+    autolog.enable(tracking_uri=new_store(), silent=True)
     model = linear()
     expected = train(model, loader(), sgd(model))
     assert autolog.flush(60).pending == 0

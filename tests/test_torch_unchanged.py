@@ -26,7 +26,7 @@ from torch_loops import BATCH, DATA, VALIDATION, X, Y, linear, loader, sgd, trai
 import autolog
 from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import Scalars
-from autolog.callbacks.torch import hooks, runs, watched
+from autolog.callbacks.torch import hooks, log, runs, watched
 from autolog.callbacks.torch.epochs import Tracker
 from autolog.callbacks.torch.runs import Observer
 from autolog.callbacks.torch.tape import Tape
@@ -238,7 +238,7 @@ _FAILING = [
     (hooks, "is_readable"),
     (hooks, "_divisor"),
     (hooks, "_is_off"),
-    (runs, "optimizer_params"),
+    (log, "optimizer_params"),
     (runs, "close_epochs"),
     (watched, "add"),
     (watched, "model_params"),

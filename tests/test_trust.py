@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +84,11 @@ def test_a_foreign_journal_may_not_choose_a_database(tmp_path: Path, user: dict[
     assert database.exists()
 
 
-def test_the_own_journals_may_choose_a_database(experiment: Experiment, tmp_path: Path) -> None:
+def test_the_own_journals_may_choose_a_database(
+    experiment: Experiment, new_store: Callable[[], str], tmp_path: Path
+) -> None:
     """A run logged to a local database is synced there from any folder."""
-    database = f"sqlite:///{tmp_path}/mine.db"
+    database = new_store()
     log_offline(experiment, tmp_path, MLFLOW_TRACKING_URI=database)
     (tmp_path / "elsewhere").mkdir()
     autolog("sync", cwd=tmp_path / "elsewhere", code=0)

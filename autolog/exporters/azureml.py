@@ -36,7 +36,8 @@ _CLOUDS = {
 _ARM_VERSION = "2022-05-01"
 _NOBODY = Credentials(netrc=False)
 """For an address that others ask without a token: it is not told ours either."""
-_NOT_TAKEN = frozenset({401, 403, 404, 429})
+_UNAUTHORIZED = frozenset({401, 403})
+_NOT_TAKEN = _UNAUTHORIZED | {404, 429}
 """Statuses of a reply that says for certain that nothing was stored."""
 
 
@@ -116,7 +117,7 @@ class AzureExporter(RestExporter):
         try:
             return super()._send(method, url, body, params, credentials)
         except Retryable as problem:
-            if credentials is not None or not problem.is_unauthorized:
+            if credentials is not None or problem.status not in _UNAUTHORIZED:
                 raise
             self._tokens.refuse()
         return super()._send(method, url, body, params)

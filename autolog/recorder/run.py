@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os  # noqa: TC003 - the types of the verbs resolve at run time
 import time
 import zlib
@@ -42,6 +43,9 @@ class Point(NamedTuple):
     timestamp: int
     step: int
     link: Link | None
+
+
+_moment = operator.attrgetter("timestamp", "step")
 
 
 class FormerRun(NamedTuple):
@@ -90,6 +94,11 @@ class Run:
         self._run_id = start.run_id
         self._spool = Spool(journal)
         journal.declare(self.key, layout.frame(records.encode(start)))
+
+    @property
+    def title(self) -> str:
+        """What to call it before a user; the server gives a name to one without."""
+        return f"run {self.start.name}" if self.start.name else "a run"
 
     def as_former(self) -> FormerRun:
         """What it takes to go on with this run after its end."""
@@ -345,14 +354,23 @@ class Run:
     def write_points(self, points: Iterable[Point]) -> None:
         """Log values as they are; those that a hook has logged already, not again."""
         fresh = (p for p in points if self._by_hooks.pop(p.key, None) != (p.step, p.value))
-        for (step, timestamp), group in itertools.groupby(fresh, key=_moment):
-            keys, numbers, links = zip(*((p.key, p.value, p.link) for p in group), strict=True)
+        for (timestamp, step), group in itertools.groupby(
+            fresh if self._by_hooks else points, key=_moment
+        ):
+            keys, numbers, _, _, links = zip(*group, strict=True)
             self.user_keys.update(keys)
             linked = links if any(links) else ()
             self._append_record(Metrics(self.number, keys, numbers, step, timestamp, linked))
 
     def write_params(self, params: Mapping[str, str]) -> None:
         """Log params as they are; of those that a hook has logged, the hook's value stands."""
+        for key in sorted(self._hook_params.intersection(params)):
+            if self._params[key] != params[key]:
+                guard.say_once(
+                    f"param:{self.key}:{key}",
+                    f"param {key!r} has the value {self._params[key]!r} of the training, and keeps "
+                    f"it; {params[key]!r} is in the tag autolog.changed_params",
+                )
         self._client_params.update(params)
         self._log_params(dict(params))
 
@@ -410,7 +428,3 @@ def _parts(items: dict[str, str]) -> Iterable[dict[str, str]]:
     pairs = iter(items.items())
     while part := dict(itertools.islice(pairs, _PARAMS_A_RECORD)):
         yield part
-
-
-def _moment(point: Point) -> tuple[int, int]:
-    return point.step, point.timestamp

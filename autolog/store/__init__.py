@@ -5,11 +5,13 @@ With ``autolog.enable()`` every client of MLflow's, whoever made it and whenever
 
 =============  ===============================================================
 `proxy`        the tracking store: writes go to the journal, reads see them
+`runs`         runs that the store's clients open, and those that an id means
 `asking`       waiting for a server that may not answer
 `checks`       what MLflow would refuse at once; its entities as plain values
 `entities`     runs as MLflow's entities, real or as far as they are known here
 `fluent`       ``mlflow.active_run()`` and what stands on it
 `files`        artifacts of a run that the server does not have yet
+`spark`        what MLflow need not do at every call
 =============  ===============================================================
 """
 
@@ -22,17 +24,19 @@ __all__ = ["instrument", "uninstrument"]
 
 def instrument(module: ModuleType) -> None:
     """Have the clients of this process write to the journal; twice is once."""
-    from autolog.store import files, fluent, proxy
+    from autolog.store import files, fluent, proxy, spark
 
     proxy.install()
     files.install()
     fluent.install(module)
+    spark.install()
 
 
 def uninstrument() -> None:
     """Put MLflow back as it was; what is in the journal is still sent."""
-    from autolog.store import files, fluent, proxy
+    from autolog.store import files, fluent, proxy, spark
 
     proxy.remove()
     files.remove()
     fluent.remove()
+    spark.remove()

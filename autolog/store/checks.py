@@ -7,6 +7,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.utils import validation
 from mlflow.utils.proto_json_utils import message_to_json
 
@@ -67,6 +69,28 @@ def _link(metric: Any) -> Link | None:
     name = getattr(metric, "dataset_name", None)
     digest = getattr(metric, "dataset_digest", None)
     return Link(model, name, digest) if model or name or digest else None
+
+
+def refuse(name: str, *arguments: Any) -> None:
+    """Raise what the method of a store that takes one thing says to it, if it has an objection."""
+    if name == "log_metric":
+        (metric,) = arguments
+        validation._validate_metric(metric.key, metric.value, metric.timestamp, metric.step)  # noqa: SLF001
+    elif name == "log_param":
+        (param,) = arguments
+        validation._validate_param(param.key, param.value)  # noqa: SLF001
+    elif name == "set_tag":
+        (tag,) = arguments
+        validation._validate_tag(tag.key, tag.value)  # noqa: SLF001
+
+
+def changed_param(run_id: str, key: str, first: str, later: str) -> MlflowException:
+    """What the stores say to another value of a param."""
+    return MlflowException(
+        f"Changing param values is not allowed. Param with key='{key}' was already logged with "
+        f"value='{first}' for run ID='{run_id}'. Attempted logging new value '{later}'.",
+        INVALID_PARAMETER_VALUE,
+    )
 
 
 def _pairs(items: Iterable[Any]) -> dict[str, str]:

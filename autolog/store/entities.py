@@ -8,6 +8,7 @@ from typing import Any
 from mlflow.entities import Experiment, RunData, RunInfo, RunStatus, RunTag
 from mlflow.entities import Run as Entity
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
+from mlflow.tracking import fluent
 
 from autolog import settings
 from autolog.recorder import Run
@@ -38,11 +39,15 @@ def learn(run: Run, entity: Entity) -> Entity:
     return entity
 
 
-def change(run: Run, status: str, end_time: int, name: str | None) -> RunInfo:
+def change(run: Run, status: str | None, end_time: int | None, name: str | None) -> RunInfo:
     """Note a change of a run, and give its new description."""
     message = of(run).info.to_proto()
-    message.status = RunStatus.from_string(status)  # type: ignore[assignment]
-    message.end_time = end_time
+    if status is not None:
+        message.status = RunStatus.from_string(status)  # type: ignore[assignment]
+    if end_time is None:
+        message.ClearField("end_time")
+    else:
+        message.end_time = end_time
     if name:
         message.run_name = name
     return renew(run, RunInfo.from_proto(message))
@@ -79,4 +84,6 @@ def _made_up(run: Run) -> Entity:
 def _experiment_id(start: RunStart) -> str:
     if start.experiment is not None:
         return settings.promised_id(start.experiment)
-    return start.experiment_id or _DEFAULT_EXPERIMENT
+    # Of a run that others began, MLflow knows best: it compares the two before it goes on with one.
+    others: str | None = None if start.owned else vars(fluent)["_active_experiment_id"]
+    return start.experiment_id or others or _DEFAULT_EXPERIMENT

@@ -15,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from autolog import guard, hooks, recorder
 from autolog.recorder import Run
 from autolog.store import entities
+from autolog.store.asking import await_id
 
 _SEES_OURS = frozenset(["active_run", "_get_or_start_run", "end_run"])
 
@@ -27,6 +28,7 @@ def install(module: ModuleType) -> None:
     _is_on = recorder.get().shows_in_mlflow = True
     for owner, name, make in _places(module):
         hooks.wrap(owner, name, make)
+    recorder.get().on_end.append(_note_end)
     atexit.register(_at_exit)
 
 
@@ -36,6 +38,7 @@ def remove() -> None:
     _is_on = recorder.get().shows_in_mlflow = False
     for owner, name, _ in _places(mlflow):
         hooks.unwrap(owner, name)
+    recorder.get().on_end.remove(_note_end)
     atexit.unregister(_at_exit)
 
 
@@ -69,7 +72,12 @@ class _Stack:
         if own or is_exit or asks.f_code.co_name not in _SEES_OURS:
             return own
         run = _ours()
-        return own if run is None else [mlflow.ActiveRun(entities.of(run))]
+        if run is None:
+            return own
+        if asks.f_code.co_name == "active_run" and not _is_mlflow(asks.f_back):
+            with guard.shield("mlflow.active_run"):
+                await_id(run)  # a program may keep the id
+        return [mlflow.ActiveRun(entities.of(run))]
 
 
 def _ours() -> Run | None:
@@ -78,6 +86,16 @@ def _ours() -> Run | None:
         with guard.shield("mlflow.active_run"):
             return recorder.get().own_run()
     return None
+
+
+def _is_mlflow(frame: Any) -> bool:
+    return frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] == "mlflow"
+
+
+def _note_end(run: Run) -> None:
+    """Have ``mlflow.last_active_run()`` find a run of ours."""
+    if run.status is not None:
+        fluent._last_active_run_id.set(run.run_id or run.key)  # noqa: SLF001
 
 
 def _mlflows_own() -> Any:

@@ -18,9 +18,12 @@ def usable(uri: str) -> str:
     Asks the workspace once a process, as MLflow's client is about to do; raises `MlflowException`
     where it does not answer.
     """
-    if not is_workspace(uri) or Workspace.parse(uri).host:
-        return uri
-    return _looked_up(uri)
+    return _looked_up(uri) if _lacks_host(uri) else uri
+
+
+@cache
+def _lacks_host(uri: str) -> bool:
+    return is_workspace(uri) and not Workspace.parse(uri).host
 
 
 @cache

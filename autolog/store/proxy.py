@@ -5,35 +5,38 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import wrapt
-from mlflow.entities import RunStatus, RunTag
+from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking._tracking_service import utils
 from mlflow.utils.async_logging import async_logging_queue
 from mlflow.utils.async_logging.run_operations import RunOperations
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from autolog import guard, hooks, recorder, settings
-from autolog.journal import progress
-from autolog.recorder import Role, Run
-from autolog.records import RunStart, Status
+from autolog.recorder import Run
+from autolog.records import Status
 from autolog.settings import Target
 from autolog.store import checks, entities, hosts
 from autolog.store.asking import Asker, await_stored, is_offline
+from autolog.store.runs import Runs
 from autolog.workspace.address import is_workspace
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
 """Functions of MLflow that read a run at each call, and need only what is known here."""
-_NEEDS_PLACE = "_get_artifact_repo"
-_LASTING = frozenset(["_log_url", _NEEDS_PLACE])
+_LASTING = frozenset(["_log_url", "_get_artifact_repo"])
 """Those that need what never changes: where a run is, and where its files go."""
+
+_UPLOADING = frozenset(["_get_artifact_repo"])
+"""Those of them that can do nothing without the server's own answer."""
+_RESUMING = frozenset(["start_run"])
+"""Those that go on with a run, whether or not the server answers now."""
 
 _logger = logging.getLogger(async_logging_queue.__name__)
 _is_on = False
@@ -51,6 +54,7 @@ def remove() -> None:
     global _is_on
     _is_on = False
     hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
+    recorder.get().known.leave()  # their ends go to the server itself from here on
 
 
 if TYPE_CHECKING:
@@ -90,6 +94,7 @@ class StoreProxy(_Proxy):
         self._self_uri = uri
         self._self_target = Target(settings.absolute(uri))
         self._self_asker = Asker(store, is_local=self._self_target.is_local)
+        self._self_runs = Runs(self._self_target, self._self_asker)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return utils._get_store, (self._self_uri,)  # noqa: SLF001 - works without autolog too
@@ -105,20 +110,24 @@ class StoreProxy(_Proxy):
     def log_batch(
         self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
     ) -> None:
-        if not self._written(run_id, metrics, params, tags):
-            self._store_itself("log_batch", run_id, metrics, params, tags)
+        refusal = self._refusal(run_id, metrics, params, tags)
+        if refusal is not None:
+            self._store_itself(refusal, "log_batch", run_id, metrics, params, tags)
 
     def log_metric(self, run_id: str, metric: Any) -> None:
-        if not self._written(run_id, metrics=[metric]):
-            self._store_itself("log_metric", run_id, metric)
+        refusal = self._refusal(run_id, metrics=[metric])
+        if refusal is not None:
+            self._store_itself(refusal, "log_metric", run_id, metric)
 
     def log_param(self, run_id: str, param: Any) -> None:
-        if not self._written(run_id, params=[param]):
-            self._store_itself("log_param", run_id, param)
+        refusal = self._refusal(run_id, params=[param])
+        if refusal is not None:
+            self._store_itself(refusal, "log_param", run_id, param)
 
     def set_tag(self, run_id: str, tag: Any) -> None:
-        if not self._written(run_id, tags=[tag]):
-            self._store_itself("set_tag", run_id, tag)
+        refusal = self._refusal(run_id, tags=[tag])
+        if refusal is not None:
+            self._store_itself(refusal, "set_tag", run_id, tag)
 
     # Here too all of them are forms of the first one, as what is refused says.
 
@@ -144,130 +153,67 @@ class StoreProxy(_Proxy):
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
         with guard.shield("mlflow.log_inputs"):
             content = checks.inputs(datasets, models)
-            run = None if content is None else self._followed(run_id)
+            run = None if content is None else self._self_runs.followed(run_id)
             if run is not None and content is not None:
                 run.write_inputs(content)
                 return
         given = (datasets,) if models is None else (datasets, models)
-        self._store_itself("log_inputs", run_id, *given)
+        self._store_itself(_unexplained("log_inputs", run_id), "log_inputs", run_id, *given)
 
-    def _written(
+    def _refusal(
         self,
         run_id: str,
         metrics: Sequence[Any] = (),
         params: Sequence[Any] = (),
         tags: Sequence[Any] = (),
-    ) -> bool:
-        """Write to the journal; False for what the store itself has to refuse."""
+    ) -> Exception | None:
+        """Write to the journal; what speaks against it, where the store itself has to refuse it."""
         with guard.shield("mlflow.write"):
             try:
                 points, new_params, new_tags = checks.checked(metrics, params, tags)
-            except (MlflowException, TypeError, ValueError, AttributeError):
-                return False
-            run = self._followed(run_id)
-            if run is None or run.changed_params(new_params):
-                return False
+            except (MlflowException, TypeError, ValueError, AttributeError) as error:
+                return error
+            run = self._self_runs.followed(run_id)
+            if run is None:
+                return _unexplained("logging", run_id)
+            for key, (first, later) in run.changed_params(new_params).items():
+                return checks.changed_param(run_id, key, first, later)
             run.write_points(points)
             run.write_params(new_params)
             run.write_tags(new_tags)
-            return True
-        return False
+            return None
+        return _unexplained("logging", run_id)
 
-    def _store_itself(self, name: str, run_id: str, *arguments: Any) -> None:
+    def _store_itself(self, refusal: Exception, name: str, run_id: str, *arguments: Any) -> None:
         """Have the store refuse something in its own words, if it answers in time."""
         run_id = self._settled(run_id)
         try:
             self._self_asker.ask(name, run_id, *arguments)
         except TimeoutError:
-            problem = f"{name} is not possible for run {run_id}, and the server does not say why"
-            raise MlflowException(problem, INVALID_PARAMETER_VALUE) from None
+            pass
+        else:
+            return
+        checks.refuse(name, *arguments)
+        raise refusal
 
     # -- runs ------------------------------------------------------------------------------------
 
     def create_run(
         self, experiment_id: Any, user_id: str, start_time: int, tags: Any, run_name: Any
     ) -> Any:
-        parent = None
+        runs = self._self_runs
         with guard.shield("mlflow.create_run"):
-            tags, parent = self._of_parent(tags)
+            tags, parent = runs.of_parent(tags)
             is_text = all(isinstance(tag.value, str) for tag in tags)  # else MLflow refuses it
             if is_text and (parent is not None or not self._self_target.is_local or is_offline()):
-                run = self._open(experiment_id, start_time, tags, run_name, parent=parent)
-                entity = None if run is None else self._created(run)
+                run = runs.open(experiment_id, start_time, tags, run_name, parent=parent)
+                entity = None if run is None else runs.created(run)
                 if entity is not None:
                     return entity
         entity = self.__wrapped__.create_run(experiment_id, user_id, start_time, tags, run_name)
         with guard.shield("mlflow.create_run"):
-            self._open(experiment_id, start_time, tags, run_name, entity=entity)
+            runs.open(experiment_id, start_time, tags, run_name, entity=entity)
         return entity
-
-    def _of_parent(self, tags: Sequence[Any]) -> tuple[Sequence[Any], Run | None]:
-        """Tags that name the parent as the server knows it; the parent, where it does not yet."""
-        others = [tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID]
-        named = next((tag.value for tag in tags if tag.key == MLFLOW_PARENT_RUN_ID), "")
-        parent = recorder.get().known.find(named)
-        if parent is None:
-            return tags, None
-        if self._is_only_here(parent):
-            return others, parent
-        return [*others, RunTag(MLFLOW_PARENT_RUN_ID, str(parent.run_id))], None
-
-    def _open(
-        self,
-        experiment_id: Any,
-        start_time: int,
-        tags: Sequence[Any],
-        name: Any,
-        *,
-        parent: Run | None = None,
-        entity: Any = None,
-    ) -> Run | None:
-        """Begin a run in the journal; the shipper creates it, unless the store has done so."""
-        given = {tag.key: str(tag.value) for tag in tags}
-        experiment, number = settings.name_and_id(str(experiment_id))
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=str(name or given.get(MLFLOW_RUN_NAME, "")),
-            experiment=experiment,
-            experiment_id=number,
-            tags=given,
-            parent_key=None if parent is None else parent.key,
-            run_id=None if entity is None else entity.info.run_id,
-            owned=True,
-            timestamp=start_time,
-        )
-        run = recorder.get().open(self._self_target, start, Role.OTHERS)
-        if run is not None and entity is not None:
-            entities.learn(run, entity)
-        return run
-
-    def _created(self, run: Run) -> Any:
-        """The run as an entity once the shipper has created it, else a local one.
-
-        None where the server refuses it. Raises under ``strict`` where it does not answer.
-        """
-        self._self_asker.await_id(run)
-        if run.key in progress.load(run.journal.folder).held:
-            return None
-        if run.run_id is not None:
-            return self._learned(run)
-        if guard.strict:
-            raise MlflowException(f"{self._self_target.public_uri} does not answer")
-        guard.say_once(
-            f"local run:{self._self_uri}",
-            f"{self._self_target.public_uri} does not answer: run {run.start.name or run.key} "
-            "begins here, and gets its id there when the server is back",
-        )
-        return entities.of(run)
-
-    def _learned(self, run: Run) -> Any:
-        """The run as the server has it now, or as it is known here if there is no answer."""
-        try:
-            entity = self._self_asker.ask("get_run", run.run_id)
-        except (TimeoutError, MlflowException):
-            return entities.of(run)
-        return entities.learn(run, entity)
 
     def get_experiment(self, experiment_id: str) -> Any:
         """As the store; where that does not answer, what is known of the experiment here."""
@@ -284,10 +230,13 @@ class StoreProxy(_Proxy):
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
         is_end = run_status is not None and RunStatus.is_terminated(run_status)
+        is_ended = is_end and isinstance(end_time, int)
+        is_resumed = run_status == RunStatus.RUNNING and _who_asks() in _RESUMING
         with guard.shield("mlflow.update_run_info"):
-            run = self._followed(run_id) if is_end and isinstance(end_time, int) else None
-            if run is not None:
-                return self._ended(run, RunStatus.to_string(run_status), end_time, run_name)
+            if is_ended or is_resumed or self._is_local_run(run_id):
+                run = self._self_runs.followed(run_id)
+                if run is not None:
+                    return self._changed(run, run_status, end_time, run_name)
         info = self.__wrapped__.update_run_info(
             self._settled(run_id), run_status, end_time, run_name
         )
@@ -299,46 +248,24 @@ class StoreProxy(_Proxy):
                 recorder.get().known.forget(run_id)
         return info
 
-    def _ended(self, run: Run, status: str, end_time: int, name: str | None) -> Any:
+    def _changed(self, run: Run, status: Any, end_time: int | None, name: str | None) -> Any:
+        """The new description of a run, which the journal has now."""
+        text = None if status is None else RunStatus.to_string(status)
+        if text == Status.RUNNING:
+            run = self._self_runs.resumed(run) if run.status is not None else run
+            run.resume()
         if name:
             run.write_tags({MLFLOW_RUN_NAME: name})
-        is_jobs_own = run.start.run_id is not None and run.start.run_id == settings.run_id_of_job()
-        recorder.get().close(run, Status.LEFT if is_jobs_own else status, end_time)
-        run.journal.request_flush()
-        return entities.change(run, status, end_time, name)
+        if status is not None and RunStatus.is_terminated(status):
+            is_jobs_own = run.start.run_id is not None and run.run_id == settings.run_id_of_job()
+            recorder.get().close(run, Status.LEFT if is_jobs_own else str(text), end_time)
+            run.journal.request_flush()
+        return entities.change(run, text, end_time, name)
 
-    def _followed(self, run_id: str) -> Run | None:
-        """The run of an id, whoever opened it; None for one that the store has to refuse."""
-        known = recorder.get().known.find(run_id)
-        if known is not None:
-            return known
-        entity = None
-        try:
-            entity = self._self_asker.ask("get_run", run_id)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-        except TimeoutError:
-            pass  # the shipper will find out
-        if entity is not None and entity.info.lifecycle_stage != "active":
-            return None
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=run_id,
-            experiment=None,
-            experiment_id=None,
-            tags={},
-            parent_key=None,
-            run_id=run_id,
-            owned=False,
-            timestamp=0,
-        )
-        run = recorder.get().open(self._self_target, start, Role.OTHERS)
-        if run is not None and entity is not None:
-            run.know_params(entity.data.params)
-            entities.learn(run, entity)
-        return run
+    def _is_local_run(self, run_id: str) -> bool:
+        """Whether a run is one that the server does not have yet."""
+        run = recorder.get().known.find(run_id)
+        return run is not None and self._self_runs.is_only_here(run)
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -347,17 +274,21 @@ class StoreProxy(_Proxy):
             run = recorder.get().known.find(run_id)
             asks = _who_asks()
             if run is not None and asks in _LASTING and run.run_id is not None:
-                if asks != _NEEDS_PLACE or self.knows_place(run):
-                    return entities.told(run) or self._learned(run)
-            elif run is not None and (asks or self._is_only_here(run)):
+                entity = entities.told(run) or self._self_runs.learned(run)
+                if entity.info.artifact_uri or asks not in _UPLOADING:
+                    return entity
+            elif asks in _RESUMING and (entity := self._self_runs.resumable(run_id)) is not None:
+                return entity
+            elif run is not None and (asks or self._self_runs.is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
 
     def knows_place(self, run: Run) -> bool:
         """Whether the server has said where the files of a run go; it is asked, if it answers."""
-        return bool((entities.told(run) or self._learned(run)).info.artifact_uri)
+        return bool((entities.told(run) or self._self_runs.learned(run)).info.artifact_uri)
 
     def create_logged_model(self, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
+        experiment_id = self._experiment(experiment_id)
         source = kwargs.get("source_run_id")
         if source is not None:
             kwargs["source_run_id"] = self._settled(source)
@@ -373,6 +304,12 @@ class StoreProxy(_Proxy):
                     "XGBoost and LightGBM logs nothing else without one: log_models=False helps",
                 )
             raise
+
+    def _experiment(self, experiment_id: Any) -> Any:
+        """The store's id of an experiment, also where an id was promised before it answered."""
+        name, _ = settings.name_and_id(str(experiment_id))
+        known = None if name is None else self.__wrapped__.get_experiment_by_name(name)
+        return experiment_id if known is None else known.experiment_id
 
     def _settled(self, run_id: str) -> str:
         """The server's id of a run, once the server has what was written to it so far."""
@@ -390,14 +327,16 @@ class StoreProxy(_Proxy):
             for journal in {run.journal for run in recorder.get().known}:
                 await_stored(journal, journal.tail)
 
-    def _is_only_here(self, run: Run) -> bool:
-        """Whether the server does not have the run yet, and will not have it soon."""
-        self._self_asker.await_id(run)
-        return run.run_id is None
+
+def _unexplained(what: str, run_id: str) -> MlflowException:
+    problem = f"{what} is not possible for run {run_id}, and the server does not say why"
+    return MlflowException(problem, INVALID_PARAMETER_VALUE)
 
 
 def _reads_run(name: str) -> Callable[..., Any]:
     def read(self: StoreProxy, run_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self._is_local_run(run_id):
+            raise MlflowException(f"{name} is not possible: the server does not have run {run_id}")
         return getattr(self.__wrapped__, name)(self._settled(run_id), *args, **kwargs)
 
     return read
@@ -413,6 +352,22 @@ def _changes_run(name: str) -> Callable[..., Any]:
     return change
 
 
+def _of_experiment(name: str) -> Callable[..., Any]:
+    def call(self: StoreProxy, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.__wrapped__, name)(self._experiment(experiment_id), *args, **kwargs)
+
+    return call
+
+
+def _searches(name: str) -> Callable[..., Any]:
+    def search(self: StoreProxy, experiment_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        self._settle_all()
+        ids = experiment_ids and [self._experiment(each) for each in experiment_ids]
+        return getattr(self.__wrapped__, name)(ids, *args, **kwargs)
+
+    return search
+
+
 def _reads_all(name: str) -> Callable[..., Any]:
     def read(self: StoreProxy, *args: Any, **kwargs: Any) -> Any:
         self._settle_all()
@@ -424,8 +379,10 @@ def _reads_all(name: str) -> Callable[..., Any]:
 for _make, _names in (
     (_reads_run, "get_metric_history delete_tag record_logged_model log_outputs"),
     (_changes_run, "delete_run restore_run"),
-    (_reads_all, "search_runs flush_async_logging"),
-    (_reads_all, "get_logged_model search_logged_models finalize_logged_model"),
+    (_searches, "search_runs search_logged_models"),
+    (_reads_all, "flush_async_logging get_logged_model finalize_logged_model"),
+    (_of_experiment, "set_experiment_tag delete_experiment_tag rename_experiment"),
+    (_of_experiment, "delete_experiment restore_experiment"),
 ):
     for _name in _names.split():
         setattr(StoreProxy, _name, _make(_name))
@@ -437,7 +394,7 @@ def _who_asks() -> str:
     for _ in range(6):
         if frame is None or not str(frame.f_globals.get("__name__")).startswith("mlflow"):
             return ""
-        if frame.f_code.co_name in _HOT | _LASTING:
+        if frame.f_code.co_name in _HOT | _LASTING | _RESUMING:
             return str(frame.f_code.co_name)
         frame = frame.f_back
     return ""

@@ -29,6 +29,7 @@ Nothing is predicted or scored for the log, unless ``training_metrics`` asks for
 `evaluation`        the user's own calls of ``sklearn.metrics``
 `training_metrics`  the fitted estimator against its training data, and
                     `figures` of it
+`neighbours`        what MLflow's own autologging logs of the same fit
 `callback`          the callback for scikit-learn's own callback API
 `estimators`        what an estimator says about itself
 ==================  ==========================================================
@@ -56,12 +57,16 @@ def instrument(module: ModuleType) -> None:
 
 
 def uninstrument() -> None:
-    """Put every method back and end the runs of ``partial_fit`` loops."""
+    """Put every method back and end the runs of ``partial_fit`` loops.
+
+    Except for the estimators that `autologged` has marked, while they live.
+    """
     calls.logged_class = None
-    loops.end_all()
+    marked = dict(calls.marked)
+    loops.end_all(but=marked.keys())
     base = sys.modules.get("sklearn.base")
     if base is not None:
-        patches.unwrap_family(base.BaseEstimator)
+        patches.unwrap_all(base.BaseEstimator, but=map(type, marked.values()))
 
 
 def autologged(estimator: Estimator) -> Estimator:

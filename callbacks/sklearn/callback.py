@@ -28,9 +28,13 @@ class AutologCallback:
 
     Inside another estimator that scikit-learn fits it does nothing. It may be set on several
     estimators, and pickles and clones with them.
+
+    Raises `ValueError` if scikit-learn has no scorer of that name.
     """
 
     def __init__(self, scoring: str | None = None) -> None:
+        if scoring is not None:
+            _check(scoring)
         self.scoring = scoring
         self._fits: dict[int, _Fit] = {}
         # scikit-learn makes the fitted estimator of an iteration only if the hook asks for it.
@@ -77,6 +81,17 @@ class AutologCallback:
             return
         with guard.shield("sklearn.callback"):
             fit.log_score(str(self.scoring), fitted_estimator, X, y)
+
+
+def _check(scoring: str) -> None:
+    from sklearn.metrics import get_scorer_names
+
+    names = get_scorer_names()
+    if scoring not in names:
+        raise ValueError(
+            f"AutologCallback(scoring={scoring!r}): scikit-learn has no scorer of that name; "
+            f"choose one of {', '.join(names)}"
+        )
 
 
 class _Fit:

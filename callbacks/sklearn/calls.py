@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, NamedTuple
 
 from autolog import guard, recorder
 from autolog.callbacks.sklearn import loops, patches, scores, trainings
@@ -74,16 +74,18 @@ def outermost(transparent: AbstractSet[str] = frozenset()) -> Iterator[bool]:
     Yields whether it is one of the user's own: no other training contains it, and no line of
     scikit-learn makes it, of a module that is not `transparent`.
     """
-    in_pool = _is_pool_thread()
-    is_inner = in_pool and bool(_outermost)
-    if not in_pool:
-        _outermost.add(threading.get_ident())
+    in_pool, thread = _is_pool_thread(), threading.get_ident()
+    is_inner = _thread.depth > 0 or (in_pool and bool(_outermost))
+    is_first = not (_thread.depth or in_pool)
+    if is_first:
+        _outermost.add(thread)
     _thread.depth += 1
     try:
         yield not is_inner and _is_asked_for(transparent)
     finally:
         _thread.depth -= 1
-        _outermost.discard(threading.get_ident())
+        if is_first:
+            _outermost.discard(thread)
 
 
 def _is_pool_thread() -> bool:
@@ -94,6 +96,11 @@ def _is_pool_thread() -> bool:
 def is_users(transparent: AbstractSet[str] = frozenset()) -> bool:
     """Whether a line of the user's makes this call, outside of every other; as `outermost`."""
     return not _thread.depth and _is_asked_for(transparent)
+
+
+def passes_mlflow(transparent: AbstractSet[str]) -> bool:
+    """Whether this call of the user's goes through a wrapper of MLflow's autologging."""
+    return _caller(_TRANSPARENT | transparent).is_wrapped
 
 
 def _is_asked_for(transparent: AbstractSet[str]) -> bool:
@@ -108,13 +115,25 @@ def _is_called_by_sklearn(transparent: AbstractSet[str]) -> bool:
 
     Where MLflow's own autologging is on, its wrappers stand between any line and the method.
     """
-    frame = inspect.currentframe()
+    return _caller(transparent).module.startswith(("sklearn.", "mlflow."))
+
+
+class _Caller(NamedTuple):
+    module: str
+    is_wrapped: bool
+    """Whether a wrapper of MLflow's stands between its line and the call."""
+
+
+def _caller(transparent: AbstractSet[str]) -> _Caller:
+    frame, is_wrapped = inspect.currentframe(), False
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        if module not in transparent and not _is_wrapper_of_mlflow(module):
-            return module.startswith(("sklearn.", "mlflow."))
+        if _is_wrapper_of_mlflow(module):
+            is_wrapped = True
+        elif module not in transparent:
+            return _Caller(module, is_wrapped)
         frame = frame.f_back
-    return False
+    return _Caller("", is_wrapped)
 
 
 def _is_wrapper_of_mlflow(module: str) -> bool:

@@ -22,6 +22,11 @@ def is_search(estimator: Any) -> bool:
     return "BaseSearchCV" in _lineage(estimator)
 
 
+def is_search_of_mlflows(estimator: Any) -> bool:
+    """True for a search whose candidates MLflow's own autologging logs as child runs."""
+    return bool(_lineage(estimator) & {"GridSearchCV", "RandomizedSearchCV"})
+
+
 def is_transformer(estimator: Any) -> bool:
     """True for what only prepares data for others.
 
@@ -43,7 +48,12 @@ def tags(estimator: Any) -> dict[str, str]:
 
 
 def params(estimator: Any) -> dict[str, Any]:
-    """The params of an estimator and of its parts; of a search its own alone."""
+    """The params of an estimator and of its parts; of a search its own alone.
+
+    An estimator that does not derive from ``BaseEstimator`` may have none.
+    """
+    if not hasattr(estimator, "get_params"):
+        return {}
     found: dict[str, Any] = estimator.get_params(deep=not is_search(estimator))
     return found
 
@@ -54,12 +64,19 @@ def winner(estimator: Any) -> Any:
     return estimator if found is None else found
 
 
+def last_step(estimator: Any) -> Any:
+    """The last estimator of a pipeline, however deep; of any other the estimator itself."""
+    if "Pipeline" not in _lineage(estimator):
+        return estimator
+    step = estimator.steps[-1][1]
+    return estimator if step is None or isinstance(step, str) else last_step(step)
+
+
 def speaker(estimator: Any) -> Any:
     """Who knows how the training went: a pipeline's last step, the best estimator of a search."""
-    is_pipeline = "Pipeline" in _lineage(estimator)
-    inner = estimator.steps[-1][1] if is_pipeline else winner(estimator)
-    is_last = inner is None or inner is estimator or isinstance(inner, str)
-    return estimator if is_last else speaker(inner)
+    last = last_step(estimator)
+    found = winner(last)
+    return last if found is last else speaker(found)
 
 
 def losses(estimator: Any) -> Sequence[float]:

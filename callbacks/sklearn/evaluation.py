@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType, ModuleType
 from typing import Any
 
 from autolog import guard
-from autolog.callbacks.sklearn import calls, scores
+from autolog.callbacks.sklearn import calls, neighbours, scores
 
 _BETWEEN = frozenset(
     [
@@ -48,7 +48,7 @@ def uninstrument() -> None:
 
 def _cells(module: ModuleType) -> Iterator[tuple[str, CellType]]:
     for name in module.__all__:
-        function = getattr(module, name, None)
+        function = neighbours.beneath(getattr(module, name, None))
         inner = getattr(function, "__wrapped__", None)
         if inspect.isfunction(function) and inner is not None:
             for cell in function.__closure__ or ():
@@ -61,9 +61,16 @@ def _reporting(name: str, metric: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         value = metric(*args, **kwargs)
         with guard.shield("sklearn.metric"):
-            fitted = scores.predictor(*args, *kwargs.values())
-            if fitted is not None and calls.is_users(_BETWEEN):
+            given = [*args, *kwargs.values()]
+            fitted = scores.predictor(*given)
+            if fitted and calls.is_users(_BETWEEN) and not _is_mlflows(fitted, given):
                 fitted.log(name, value)
         return value
 
     return wrapper
+
+
+def _is_mlflows(fitted: scores.Fitted, given: Iterable[Any]) -> bool:
+    run = fitted.training.run
+    is_known = run is not None and neighbours.logs_metric_of(run, given)
+    return is_known and calls.passes_mlflow(_BETWEEN)

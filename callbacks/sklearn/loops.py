@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from autolog import guard
@@ -60,9 +60,9 @@ def end(number: int, status: str = Status.FINISHED) -> None:
         loop.training.end(status)
 
 
-def end_all() -> None:
-    """End every loop: no further call will reach it."""
-    for number in list(_loops):
+def end_all(*, but: Container[int]) -> None:
+    """End every loop that no further call will reach: all but those of these estimators."""
+    for number in [number for number in _loops if number not in but]:
         end(number)
 
 

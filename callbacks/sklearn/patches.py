@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from autolog import guard, hooks
 
 PREDICTING = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 METHODS = ("fit", "partial_fit", "fit_predict", "fit_transform", "score", *PREDICTING)
+
+
+_wrapped: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes of which a method is replaced."""
 
 
 def wrap_family(base: type) -> None:
@@ -20,11 +25,16 @@ def wrap_family(base: type) -> None:
     _watch_subclasses(base)
 
 
-def unwrap_family(base: type) -> None:
-    """Put back what `wrap_family` and `wrap_class` replaced."""
+def unwrap_all(base: type, *, but: Iterable[type] = ()) -> None:
+    """Put back what `wrap_family` and `wrap_class` replaced, except for these classes.
+
+    Those keep what they inherit as well.
+    """
     if isinstance(vars(base).get("__init_subclass__"), _Watch):
         del base.__init_subclass__
-    for cls in lineage_of_family(base):
+    kept = {ancestor for cls in but for ancestor in cls.__mro__}
+    for cls in set(_wrapped) - kept:
+        _wrapped.discard(cls)
         for _, owner, attribute in methods(cls):
             hooks.unwrap(owner, attribute)
 
@@ -76,6 +86,7 @@ def _watch_subclasses(base: type) -> None:
 
 def _wrap_own(cls: type) -> None:
     for name, owner, attribute in methods(cls):
+        _wrapped.add(cls)
         hooks.wrap(owner, attribute, functools.partial(_reporting, name))
 
 

@@ -13,7 +13,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from autolog import guard, recorder
-from autolog.callbacks.sklearn import estimators
+from autolog.callbacks.sklearn import estimators, neighbours
 
 if TYPE_CHECKING:
     from autolog.recorder import Training
@@ -23,13 +23,13 @@ class Fitted:
     """The newest training of an estimator, and what was scored since."""
 
     def __init__(self, training: Training) -> None:
-        self._training = training
+        self.training = training
         self._counts: Counter[str] = Counter()
 
     def log(self, name: str, value: object) -> None:
         """Log one of the user's values, if it is a number, at the next step of its name."""
         if isinstance(value, Real) and not recorder.get().are_hooks_mute:
-            self._training.log_metrics({name: value}, self._counts[name])
+            self.training.log_metrics({name: value}, self._counts[name])
             self._counts[name] += 1
 
 
@@ -56,7 +56,8 @@ def score(
     result = method(estimator, *args, **kwargs)
     with guard.shield("sklearn.score"):
         fitted = _fitted.get(id(estimator))
-        if fitted is not None:
+        run = fitted.training.run if fitted else None
+        if fitted and run and not neighbours.logs_score(run, estimator):
             fitted.log("score", result)
     return result
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from autolog import recorder
-from autolog.callbacks.sklearn import estimators
+from autolog.callbacks.sklearn import estimators, neighbours
 from autolog.callbacks.sklearn.table import Table
 
 if TYPE_CHECKING:
@@ -18,27 +17,21 @@ _NO_METRICS = ("param", "split")
 """How the columns of a search begin that hold what was tried, or the scores of one fold."""
 
 
-def log(training: Training, search: Any) -> None:
-    """Log ``cv_results_`` as a table, the winner's params, and the best candidates."""
+def log(training: Training, estimator: Any) -> None:
+    """Of a search, or a pipeline that ends in one: the winner's params, table and candidates."""
+    search = estimators.last_step(estimator)
+    if not estimators.is_search(search):
+        return
     best = getattr(search, "best_params_", {})
     training.log_params({f"best_{name}": value for name, value in best.items()})
     table = Table(getattr(search, "cv_results_", {}))
     training.log_text(table.as_csv(), "cv_results.csv")
-    if training.run is not None and not _are_mlflows(training.run):
+    if training.run is not None and not neighbours.makes_child_runs(training.run, estimator):
         _log_candidates(training.run, search, table)
-
-
-def _are_mlflows(run: Run) -> bool:
-    """Whether MLflow's own autologging makes the child runs."""
-    utils = sys.modules.get("mlflow.utils.autologging_utils")
-    if utils is None or not recorder.get().may_be_mlflows(run):
-        return False
-    return not utils.autologging_is_disabled("sklearn")
 
 
 def _log_candidates(parent: Run, search: Any, table: Table) -> None:
     limit = recorder.get().settings.max_tuning_runs
-    common = estimators.params(search.estimator)
     for row in sorted(table.rows(), key=_order(search, table))[:limit]:
         run = recorder.get().start_run(
             recorder.get().name_for(type(search.estimator).__name__),
@@ -47,9 +40,17 @@ def _log_candidates(parent: Run, search: Any, table: Table) -> None:
             detached=True,
         )
         if run is not None:
-            run.log_hook_params({**common, **row["params"]})
+            run.log_hook_params(_params(search, row["params"]))
             run.log_hook_metrics(_metrics(row), 0)
             run.end()
+
+
+def _params(search: Any, tried: Mapping[str, Any]) -> dict[str, Any]:
+    """All params of a candidate, made as the search makes it: what is tried may be a whole step."""
+    from sklearn.base import clone
+
+    candidate = clone(search.estimator).set_params(**clone(tried, safe=False))
+    return {**estimators.params(candidate), **tried}
 
 
 def _order(search: Any, table: Table) -> Any:

@@ -7,12 +7,13 @@ most, or a second where that is more: what is too much for that is sampled, even
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autolog.callbacks.sklearn import figures
 from autolog.callbacks.sklearn.data import Data
@@ -46,6 +47,7 @@ class _Predicted:
     data: Data
     labels: Any
     classes: Any = None
+    """Of a classifier with one target."""
     probabilities: Any = None
     """One column a class; None where the estimator gives none."""
     ranks: Any = None
@@ -55,8 +57,9 @@ class _Predicted:
 def log(training: Training, estimator: Any, data: Data, fit_seconds: float) -> None:
     """Log what MLflow calls training metrics, images of them, and the estimator as HTML."""
     with _undisturbed():
-        training.log_text(_HTML.format(_as_html(estimator)), "estimator.html")
-        if data.y is None or not hasattr(estimator, "predict"):
+        with contextlib.suppress(AttributeError):  # it does not derive from BaseEstimator
+            training.log_text(_HTML.format(_as_html(estimator)), "estimator.html")
+        if data.y is None or not _can_be_measured(estimator):
             return
         predicted = _predict(estimator, data, max(fit_seconds, _LEAST_SECONDS))
         if predicted.data is not data:
@@ -90,16 +93,30 @@ def _as_html(estimator: Any) -> str:
     return str(estimator_html_repr(estimator))
 
 
+def _can_be_measured(estimator: Any) -> bool:
+    has_metrics = _kind(estimator) is not None or hasattr(estimator, "score")
+    return has_metrics and hasattr(estimator, "predict")
+
+
+def _kind(estimator: Any) -> Literal["classifier", "regressor"] | None:
+    from sklearn.base import is_classifier, is_regressor
+
+    with contextlib.suppress(AttributeError):  # it does not derive from BaseEstimator
+        if is_classifier(estimator):
+            return "classifier"
+        if is_regressor(estimator):
+            return "regressor"
+    return None
+
+
 # -- predictions -----------------------------------------------------------------------------------
 
 
 def _predict(estimator: Any, data: Data, seconds: float) -> _Predicted:
-    from sklearn.base import is_classifier
-
     part, labels = _affordable(estimator, data, seconds)
-    if not is_classifier(estimator):
+    if _kind(estimator) != "classifier":
         return _Predicted(part, labels)
-    classes = getattr(estimator, "classes_", None)
+    classes = _classes(estimator, part.y)
     probabilities = ranks = None
     is_binary = classes is not None and len(classes) == 2
     if hasattr(estimator, "predict_proba"):
@@ -108,6 +125,15 @@ def _predict(estimator: Any, data: Data, seconds: float) -> _Predicted:
     elif is_binary and hasattr(estimator, "decision_function"):
         ranks = estimator.decision_function(part.X)
     return _Predicted(part, labels, classes, probabilities, ranks)
+
+
+def _classes(estimator: Any, y: Any) -> Any:
+    from sklearn.utils.multiclass import type_of_target, unique_labels
+
+    if type_of_target(y) not in ("binary", "multiclass"):
+        return None
+    classes = getattr(estimator, "classes_", None)
+    return unique_labels(y) if classes is None else classes
 
 
 def _affordable(
@@ -135,19 +161,19 @@ def _affordable(
 
 
 def _metrics(estimator: Any, predicted: _Predicted) -> dict[str, float]:
-    from sklearn.base import is_classifier, is_regressor
-
     makers: dict[str, Callable[[], float]] = {}
-    if is_classifier(estimator):
+    kind = _kind(estimator)
+    if kind == "classifier":
         makers = _of_classifier(predicted)
-    elif is_regressor(estimator):
+    elif kind == "regressor":
         makers = _of_regressor(predicted)
     values: dict[str, float] = {}
     for name, make in makers.items():
         with contextlib.suppress(ValueError, TypeError):  # not defined for targets of this kind
             values[name] = float(make())
-    with contextlib.suppress(ValueError, TypeError):
-        values["score"] = _score(estimator, predicted.data, values)
+    if hasattr(estimator, "score"):
+        with contextlib.suppress(ValueError, TypeError):
+            values["score"] = _score(estimator, predicted.data, values)
     return values
 
 
@@ -163,7 +189,7 @@ def _of_classifier(predicted: _Predicted) -> dict[str, Callable[[], float]]:
         "f1_score": lambda: metrics.f1_score(y, labels, **averaged),
         "accuracy_score": lambda: metrics.accuracy_score(y, labels, sample_weight=weight),
     }
-    if probabilities is None or predicted.classes is None:
+    if probabilities is None:
         return found
     of_all = {"sample_weight": weight, "labels": predicted.classes}
     ranked = probabilities if predicted.ranks is None else predicted.ranks
@@ -190,11 +216,12 @@ def _of_regressor(predicted: _Predicted) -> dict[str, Callable[[], float]]:
 
 def _score(estimator: Any, data: Data, known: dict[str, float]) -> float:
     """What the estimator's own ``score`` says; not computed again where that is known."""
-    method = getattr(type(estimator).score, "__qualname__", "")
+    method = getattr(estimator.score, "__qualname__", "")
     same = {"ClassifierMixin.score": "accuracy_score", "RegressorMixin.score": "r2_score"}
     if same.get(method) in known:
         return known[same[method]]
-    if data.sample_weight is None:
+    takes_weights = "sample_weight" in inspect.signature(estimator.score).parameters
+    if data.sample_weight is None or not takes_weights:
         return float(estimator.score(data.X, data.y))
     return float(estimator.score(data.X, data.y, sample_weight=data.sample_weight))
 
@@ -205,19 +232,46 @@ def _score(estimator: Any, data: Data, known: dict[str, float]) -> float:
 def _images(predicted: _Predicted) -> Iterator[tuple[str, bytes]]:
     if predicted.classes is None or not figures.can_draw():
         return
-    from sklearn import metrics
+    makers = {"training_confusion_matrix.png": _confusion_matrix}
+    if predicted.ranks is not None:
+        makers["training_roc_curve.png"] = _roc_curve
+        makers["training_precision_recall_curve.png"] = _precision_recall
+    for path, make in makers.items():
+        with contextlib.suppress(ValueError, TypeError):  # as with the metrics
+            yield path, make(predicted)
 
-    y, weight = predicted.data.y, {"sample_weight": predicted.data.sample_weight}
-    with contextlib.suppress(ValueError, TypeError):
-        matrix = metrics.confusion_matrix(
-            y, predicted.labels, labels=predicted.classes, normalize="true", **weight
-        )
-        image = figures.confusion_matrix(matrix, predicted.classes)
-        yield "training_confusion_matrix.png", image
-    if predicted.ranks is None:
-        return
-    of_second = {"pos_label": predicted.classes[1], **weight}
-    false, true, _ = metrics.roc_curve(y, predicted.ranks, **of_second)
-    yield "training_roc_curve.png", figures.roc_curve(false, true)
-    precision, recall, _ = metrics.precision_recall_curve(y, predicted.ranks, **of_second)
-    yield "training_precision_recall_curve.png", figures.precision_recall(recall, precision)
+
+def _confusion_matrix(predicted: _Predicted) -> bytes:
+    from sklearn.metrics import confusion_matrix
+
+    matrix = confusion_matrix(
+        predicted.data.y,
+        predicted.labels,
+        labels=predicted.classes,
+        normalize="true",
+        sample_weight=predicted.data.sample_weight,
+    )
+    return figures.confusion_matrix(matrix, predicted.classes)
+
+
+def _roc_curve(predicted: _Predicted) -> bytes:
+    from sklearn.metrics import roc_curve
+
+    false, true, _ = roc_curve(predicted.data.y, predicted.ranks, **_of_second(predicted))
+    return figures.roc_curve(false, true)
+
+
+def _precision_recall(predicted: _Predicted) -> bytes:
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(
+        predicted.data.y, predicted.ranks, **_of_second(predicted)
+    )
+    return figures.precision_recall(recall, precision)
+
+
+def _of_second(predicted: _Predicted) -> dict[str, Any]:
+    return {
+        "pos_label": predicted.classes[1],
+        "sample_weight": predicted.data.sample_weight,
+    }

@@ -79,19 +79,18 @@ def log_outcome(
         training.set_tags(data.shapes())
     with guard.shield("sklearn.score"):
         scores.remember(training, estimator)
-    if estimators.is_search(estimator):
-        with guard.shield("sklearn.search"):
-            searches.log(training, estimator)
+    with guard.shield("sklearn.search"):
+        searches.log(training, estimator)
     if recorder.get().settings.training_metrics:
         with guard.shield("sklearn.training_metrics"):
             training_metrics.log(training, estimator, data, seconds)
 
 
 def _log_attributes(training: Training, estimator: Any, earlier: Mapping[str, int]) -> None:
-    speaker = estimators.speaker(estimator)
+    speaker, last = estimators.speaker(estimator), estimators.last_step(estimator)
     for iteration, values in enumerate(_added(estimators.curves(speaker), earlier)):
         training.log_metrics(values, training.first_epoch + iteration)
-    findings = {**estimators.findings(speaker), **estimators.findings(estimator)}
+    findings = {**estimators.findings(speaker), **estimators.findings(last)}
     if findings:
         training.log_metrics(findings, training.first_epoch)
 
@@ -99,7 +98,8 @@ def _log_attributes(training: Training, estimator: Any, earlier: Mapping[str, in
 def _lengths_to_continue(estimator: Any) -> dict[str, int]:
     """Lengths of the curves that a fit with ``warm_start`` is going to continue."""
     speaker = estimators.speaker(estimator)
-    if getattr(speaker, "warm_start", False) and not estimators.is_search(estimator):
+    is_refit = estimators.is_search(estimators.last_step(estimator))  # of a fresh clone
+    if getattr(speaker, "warm_start", False) and not is_refit:
         return {name: len(curve) for name, curve in estimators.curves(speaker).items()}
     return {}
 

@@ -1,21 +1,20 @@
-"""Which optimizers share a run, and what is logged there."""
+"""Which optimizers share a run."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, KeysView
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from autolog import guard, recorder
-from autolog.callbacks.ranks import EpochLoss
-from autolog.callbacks.tensors import Rings, Scalars, optimizer_params, plain
+from autolog.callbacks.tensors import Rings, Scalars
 from autolog.callbacks.torch import watched
-from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
+from autolog.callbacks.torch.epochs import NOBODY, Tracker
+from autolog.callbacks.torch.log import RunLog
 from autolog.callbacks.torch.tape import OFF, Tape
 from autolog.records import Status
 
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from autolog.callbacks.torch.passes import Pass
-    from autolog.recorder import Run, Training
-
-_FEWEST_STEPS: Final = 10
-"""Without a loader, optimizers whose first steps are closer together than this share a run."""
+    from autolog.recorder import Run
 
 _observers: set[Observer] = set()
 """Those with a run that is open."""
@@ -47,34 +43,19 @@ class Observer:
         self.tape = Tape()
         self._tracker = Tracker(lambda: Scalars(rings), time.monotonic)
         self._thread = threading.current_thread()
-        self._training: Training | None = None
-        self._losses: EpochLoss | None = None
-        """Of the open training."""
+        self._log: RunLog | None = None
+        """Of the open run."""
         self._model: Callable[[], Module | None] = _nothing
         """What the open training was said to train."""
-        self._trained = 0
-        """Epochs of the open training."""
         self._turns = 0
         """Of the newest loop over epochs that the user marked."""
-        self._planned: int | None = None
-        """The epochs that the open training was said to have."""
         self._numbers: dict[int, int] = {}
         """Numbers of the optimizers of the open run, by id, while they live."""
         self._seen: set[int] = set()
         """Ids of the living optimizers that have stepped in this thread."""
         self._parameters: dict[int, weakref.ReferenceType[Tensor]] = {}
-        self._undescribed: dict[int, weakref.ReferenceType[Optimizer]] = {}
-        """Optimizers whose params are logged when they outlive an epoch."""
-        self._rates: dict[int, object] = {}
-        self._steps: list[int] = []
         self._last_pass: Pass | None = None
         self._last_number = 0
-        self._every: int | None = None
-        self._first: Trained | None = None
-        """The first epoch, until the next one begins: the line of the user's own program that logs
-        its loss, if there is one, comes after the loop over the loader."""
-        self._due: list[tuple[Pass, int, int, int]] = []
-        """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -87,11 +68,9 @@ class Observer:
 
     def _tell(self) -> None:
         """Tell the tracker what the tape holds."""
-        number = self._last_number
-        steps = self.tape.tell(self._tracker, number)
-        if steps:
-            self._steps[number] += steps
-            self._rates[number] = self.tape.rate
+        steps = self.tape.tell(self._tracker, self._last_number)
+        if steps and self._log is not None:
+            self._log.add_steps(self._last_number, steps, self.tape.rate)
 
     def begin(self, loader: object, iterator: object) -> Pass:
         """A loader is iterated."""
@@ -109,19 +88,15 @@ class Observer:
             number = self._admit(optimizer, has_loss=has_loss)
         if not has_loss:
             return
-        if number is None:
+        if number is None or self._log is None:
             tracker.step(NOBODY)
             return
-        self.log_first()
+        self._log.log_first()
         stepped = self._last_pass = tracker.current
         self._last_number = number
         tracker.step(number)
-        self._steps[number] += 1
-        self._rates[number] = optimizer.param_groups[0].get("lr")
-        if self._every is not None and self._steps[number] % self._every == 0:
-            self._due.append((stepped, len(stepped.owners) - 1, number, self._steps[number]))
-        if self._due:
-            self._log_batches()
+        self._log.add_steps(number, 1, optimizer.param_groups[0].get("lr"))
+        self._log.log_step(number, stepped)
         if tracker.finished:
             self.report()
         self._expect_regular_steps(stepped, optimizer)
@@ -129,9 +104,8 @@ class Observer:
     def _expect_regular_steps(self, stepped: Pass, optimizer: Optimizer) -> None:
         tracker = self._tracker
         is_looped = stepped is tracker.current and stepped.source is not None
-        if is_looped and not (stepped.is_exhausted or self._due or tracker.is_in_turn):
-            done, every = self._steps[self._last_number], self._every
-            room = every - 1 - done % every if every is not None else sys.maxsize
+        if is_looped and not (stepped.is_exhausted or tracker.is_in_turn) and self._log is not None:
+            room = self._log.regular_steps(self._last_number)
             self.tape.begin(stepped, weakref.ref(optimizer), room)
 
     def empty_tape(self, optimizer: Optimizer) -> None:
@@ -163,22 +137,21 @@ class Observer:
     @property
     def _is_over(self) -> bool:
         """True when somebody else has ended the run."""
-        run = self._training.run if self._training is not None else None
-        return run is not None and run.status is not None
+        return self._log is not None and self._log.is_over
 
     def _admit(self, optimizer: Optimizer, *, has_loss: bool) -> int | None:
         """The number of an optimizer in its run; None when none is to be opened for it."""
         if not watched.is_logged(optimizer):
             return None
-        is_open = self._training is not None and not self._is_over
+        is_open = self._log is not None and not self._log.is_over
         belongs = is_open and self._belongs(optimizer, has_loss=has_loss)
         if not belongs:
             if not has_loss:
                 return None
             # Where a step is compiled, Dynamo would follow the calls down to the disk.
             torch.compiler.disable(self._open)(optimizer)  # type: ignore[no-untyped-call]
-        number = len(self._steps)
-        self._steps.append(0)
+        assert self._log is not None
+        number = self._log.add_optimizer(optimizer, is_first=not belongs)
         self._seen.add(id(optimizer))
         self._numbers[id(optimizer)] = number
         # Finalizers run anywhere, so these two do no more than forget.
@@ -186,8 +159,6 @@ class Observer:
         weakref.finalize(optimizer, self._seen.discard, id(optimizer)).atexit = False
         for group in optimizer.param_groups:
             self._parameters.update({id(p): weakref.ref(p) for p in group["params"]})
-        if belongs:
-            self._undescribed[number] = weakref.ref(optimizer)
         return number
 
     def _belongs(self, optimizer: Optimizer, *, has_loss: bool) -> bool:
@@ -198,7 +169,7 @@ class Observer:
         if not has_loss:
             return False
         has_no_loader = current.is_bare and last is not None and last.is_bare
-        has_just_begun = has_no_loader and sum(self._steps) < _FEWEST_STEPS
+        has_just_begun = has_no_loader and self._log is not None and self._log.has_just_begun
         return has_just_begun or self._shares(optimizer)
 
     def _shares(self, optimizer: Optimizer) -> bool:
@@ -214,59 +185,33 @@ class Observer:
         self._end()
         model = watched.model_of(optimizer)
         name = type(optimizer if model is None else model).__name__
-        self._training = recorder.get().begin_training(
+        training = recorder.get().begin_training(
             next(p for group in optimizer.param_groups for p in group["params"]),
             flavor="torch",
             name=name,
             holds=False,
         )
-        self._losses = EpochLoss(self._training, name, self._training.first_epoch)
+        planned = self._turns if self.tracker.is_in_turn else None
+        self._log = RunLog(training, name, self._numbers, planned)
         self._model = weakref.ref(model) if model is not None else _nothing
         _observers.add(self)
-        self._every = recorder.get().settings.log_every_n_steps
-        self._planned = self._turns if self.tracker.is_in_turn else None
-        params = optimizer_params(optimizer)
-        if model is not None:
-            params |= watched.model_params(model)
-        self._training.log_params(params | self._loop_params())
-
-    def _loop_params(self) -> dict[str, object]:
-        current = self.tracker.current
-        params: dict[str, object] = {}
-        if current.source is not None:
-            params["batch_size"] = current.source.batch_size or current.weights[0]
-        elif current.is_bare and self._every is None:
-            guard.say_once(
-                "torch:no loader",
-                "this training uses no DataLoader, so its epochs cannot be told; mark them with "
-                "'for epoch in autolog.epochs(n):', or log batch losses with log_every_n_steps=N",
-            )
-        if self._planned is not None:
-            params["epochs"] = self._planned
-        return params
+        self._log.describe(optimizer, model, self.tracker.current)
 
     def _end(self) -> None:
         """Log what is finished and end the run."""
         self._conclude()
-        ended, self._training, self._losses = self._training, None, None
-        self._first, self._trained = None, 0
+        ended, self._log = self._log, None
         _observers.discard(self)
         if ended is not None:
-            ended.end()
-        for known in (self._numbers, self._parameters, self._undescribed, self._rates):
-            known.clear()
-        self._steps.clear()
-        self._due.clear()
+            ended.training.end()
+        self._numbers.clear()
+        self._parameters.clear()
 
     def _conclude(self) -> None:
         """Log what is finished, and what is known only at the end."""
         self.report()
-        if self._training is None or self._losses is None or self._is_over:
-            return
-        self.log_first()
-        self._losses.settle()
-        if self._trained and self._planned is None:
-            self._training.log_params({"epochs": self._trained})
+        if self._log is not None and not self._log.is_over:
+            self._log.conclude()
 
     def finish(self) -> None:
         """Close every pass and end the run."""
@@ -280,7 +225,7 @@ class Observer:
 
     def before_end(self, run: Run, status: str) -> None:
         """The run ends; an epoch that an exception left in the middle is none."""
-        if self._training is None or self._training.run is not run:
+        if self._log is None or self._log.training.run is not run:
             return
         if status == Status.FINISHED:
             self.tracker.finish()
@@ -293,81 +238,16 @@ class Observer:
             return True
         return not self._numbers and all(ref() is None for ref in self._parameters.values())
 
-    # -- what is logged ----------------------------------------------------------------------------
-
     def report(self) -> None:
         """Log the epochs that have finished."""
         finished, self.tracker.finished = self.tracker.finished, []
-        if self._training is None or self._is_over:
-            return
-        self._log_batches()
-        for epoch in finished:
-            if isinstance(epoch, Trained):
-                self.log_first()
-                if self._trained:
-                    self._log_training(epoch)
-                else:
-                    self._first = epoch
-            else:
-                metrics = _validation_metrics(epoch)
-                self._training.log_metrics(metrics, self._training.first_epoch + epoch.number)
+        if self._log is not None and not self._log.is_over:
+            self._log.log_epochs(finished)
 
     def log_first(self) -> None:
         """Log the first epoch, if it waits."""
-        first, self._first = self._first, None
-        if first is not None and self._training is not None:
-            self._log_training(first)
-
-    def _log_training(self, epoch: Trained) -> None:
-        assert self._training is not None
-        assert self._losses is not None
-        alive = set(self._numbers.values())
-        # An optimizer that did not outlive the epoch worked on something inside of it.
-        sums = {n: pair for n, pair in epoch.sums.items() if n in alive} or epoch.sums
-        if not sums:
-            return
-        self._describe(sums.keys())
-        first = min(sums)
-        metrics = {"learning_rate": plain(self._rates[first])}
-        if epoch.seconds > 0:
-            metrics["steps_per_second"] = epoch.steps[first] / epoch.seconds
-        self._losses.log(epoch.number, sums)
-        self._training.log_metrics(
-            {name: value for name, value in metrics.items() if isinstance(value, float)},
-            self._training.first_epoch + epoch.number,
-        )
-        self._trained = epoch.number + 1
-
-    def _describe(self, numbers: KeysView[int]) -> None:
-        """Log the params of the optimizers after the first."""
-        for number in numbers & self._undescribed.keys():
-            optimizer = self._undescribed.pop(number)()
-            if optimizer is not None and self._training is not None:
-                params = optimizer_params(optimizer)
-                self._training.log_params({f"{name}.{number}": v for name, v in params.items()})
-
-    def _log_batches(self) -> None:
-        """Log the batch values that have left their device."""
-        while self._due:
-            stepped, index, number, step = self._due[0]
-            if stepped.losses.values.known < stepped.ends[index]:
-                return
-            del self._due[0]
-            name = f"batch_loss.{number}" if number else "batch_loss"
-            if self._training is not None:
-                self._training.log_batch_metrics({name: stepped.step_loss(index)}, step)
-
-
-def _validation_metrics(epoch: Validated) -> dict[str, float]:
-    if epoch.score is None:
-        guard.say_once(
-            "torch:criteria",
-            "a validation calls several criteria a batch, and how they add is not known: "
-            "log its loss with autolog.log_metrics",
-        )
-        return {}
-    name = f"val_loss.{epoch.dataset}" if epoch.dataset else "val_loss"
-    return {name: epoch.score}
+        if self._log is not None:
+            self._log.log_first()
 
 
 class _Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,11 @@ from tests.azureml.standin import StandIn
 
 
 @pytest.fixture(scope="session")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+def standin(in_memory: Path) -> Iterator[StandIn]:
     """A running stand-in; tests ask for `workspace`."""
-    standin = StandIn(tmp_path_factory.mktemp("workspace"))
+    root = in_memory / "workspace"
+    root.mkdir()
+    standin = StandIn(root)
     standin.start()
     yield standin
     standin.stop()

@@ -1,0 +1,102 @@
+"""The benchmarks run in their quick form and print every figure; how good they are is not asked."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from support import MlflowServer
+
+_BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+_FIGURES = {
+    ("core", "one call"): [
+        "log_metrics(10) / list.append, median",
+        "log_metrics(10) / list.append, p99.9",
+        "server dead / server up, median",
+    ],
+    ("core", "drain"): ["drain 2,000 / ceiling"],
+    ("core", "start"): ["import + enable() over bare Python", "heavy modules loaded"],
+    ("core", "memory"): ["shipper, 1 training process", "shipper, 2 training processes"],
+    ("core", "size"): ["journal, a value"],
+    ("frameworks", "plain PyTorch"): ["a step of plain PyTorch, added"],
+    ("frameworks", "nested fits"): ["a nested fit of scikit-learn, added"],
+    ("frameworks", "root fits"): ["a root fit of scikit-learn, added"],
+    ("mlflow_calls", "1 metric a call"): [
+        "log_metrics(1) / MLflow's async mode",
+        "log_metrics(1) / a store that does nothing",
+        "log_metrics(1), stored / posting",
+        "log_metrics(1), stored / MLflow's async mode",
+    ],
+    ("mlflow_calls", "models and files"): [
+        "log_model, with ours / without",
+        "log_artifact, with ours / without",
+    ],
+}
+"""By benchmark and part, the names of its figures.
+
+Left out, for the seconds that their imports take: all that trains in a process of its own for each
+way of logging, ``enable()`` beside four frameworks, a local database made anew, XGBoost, and ten
+metrics a call, which is one a call with another number.
+"""
+
+
+@pytest.fixture
+def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They find each other, as in a process that runs one of them."""
+    monkeypatch.syspath_prepend(_BENCHMARKS)
+
+
+@pytest.mark.parametrize(("benchmark", "part"), _FIGURES)
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_every_figure_is_printed(
+    benchmark: str,
+    part: str,
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A quick run of a part prints and writes a finite number for each of its figures."""
+    figures, module = map(importlib.import_module, ("figures", benchmark))
+    parts = [each for each in module.parts(module.QUICK, mlflow_server.url) if each[0] == part]
+    options = figures.arguments(module.__doc__).parse_args(["--json", f"{tmp_path}/figures.json"])
+    assert figures.measured(parts, options) == 0
+    written = {
+        figure["name"]: figure
+        for figure in json.loads((tmp_path / "figures.json").read_text())["figures"]
+    }
+    assert list(written) == _FIGURES[benchmark, part]
+    lines = capsys.readouterr().out.splitlines()
+    for name, figure in written.items():
+        assert _is_sane(figure)
+        assert any(re.match(rf"{re.escape(name)} +{figure['value']:.2f} ", line) for line in lines)
+
+
+def _is_sane(figure: dict[str, Any]) -> bool:
+    """What is added may be less than nothing in so short a run; a ratio and a size may not."""
+    is_added = figure["unit"] in ("", "%", "us")
+    return math.isfinite(figure["value"]) and (is_added or figure["value"] > 0)
+
+
+def test_the_steps_of_torch_are_measured(tmp_path: Path) -> None:
+    """``torch_steps.py`` prints what a step takes, and what hooks add to it."""
+    command = [sys.executable, _BENCHMARKS / "torch_steps.py", "--rounds", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = dict(re.findall(r"(?m)^(.+?) +(-?[\d.]+) us$", done.stdout))
+    assert list(printed) == [
+        "a step",
+        "hooks",
+        "off against off",
+        "off against off, quartiles apart",
+    ]
+    assert float(printed["a step"]) > 0
