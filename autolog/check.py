@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from autolog import launch
 
 
-def problem_of(environ: Mapping[str, str]) -> str:
+def problem_of(environ: Mapping[str, str], token: str = "") -> str:
     """Why the MLFLOW_TRACKING_URI of an environment cannot be used; empty when it can.
 
-    Takes 20 s at most.
+    Takes 20 s at most. `token` is for where the environment has no credential.
     """
     try:
-        return launch.answer("autolog.exporters.probe", environ)
+        return launch.answer("autolog.exporters.probe", environ, token=token)
     except launch.NoAnswer as silence:
         return str(silence)

@@ -1,4 +1,4 @@
-"""The command line: ``autolog sync``, ``status``, ``clean`` and ``doctor``."""
+"""The command line: ``autolog sync``, ``status``, ``clean``, ``doctor``, ``databricks-init``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 import autolog
 from autolog import cleaning, doctor, settings
 from autolog.access import Gate
+from autolog.databricks_init import init_script
 from autolog.journal.layout import HELD
 from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, group_of, journal_root, journals
@@ -234,6 +235,30 @@ def examine() -> None:
             _echo(f"     -> {finding.remedy}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
+
+
+# -- databricks-init -------------------------------------------------------------------------------
+
+
+@main.command("databricks-init")
+@click.option(
+    "--to", metavar="URI", required=True, help="The MLflow tracking URI that notebooks log to."
+)
+@click.option("--experiment", metavar="NAME", help="The experiment of runs that name none.")
+@click.option(
+    "--package",
+    metavar="SPEC",
+    help="What pip installs, such as the path of a wheel. Default: this release.",
+)
+def databricks_init(to: str, experiment: str | None, package: str | None) -> None:
+    """Print an init script for a Databricks cluster: all its notebooks then log to URI.
+
+    Save it where the cluster can read it, and name it under Init Scripts in the cluster's settings.
+    """
+    try:
+        click.echo(init_script(to, experiment, package), nl=False)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 # -- words ----------------------------------------------------------------------------------------

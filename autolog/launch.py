@@ -30,16 +30,17 @@ class NoAnswer(Exception):
     """Who was asked has not answered; the message says why."""
 
 
-def answer(module: str, environ: Mapping[str, str], *question: str) -> str:
+def answer(module: str, environ: Mapping[str, str], *question: str, token: str = "") -> str:
     """What ``main()`` of a module prints in another process, within 20 s.
 
+    `token` goes to its standard input.
     Raises `NoAnswer` with the last line of its errors where it fails, and where it takes longer.
     """
     try:
         asked = subprocess.run(
             [*command(module), *question],
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
+            input=f"{token}\n" if token else "",
             capture_output=True,
             text=True,
             errors="replace",

@@ -28,7 +28,7 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
-from autolog.workspace.identity import identify, registered
+from autolog.workspace.identity import credential_here, identify
 
 _POLL = 0.02
 _STANDSTILL = 5.0
@@ -132,6 +132,12 @@ class Session:
             settings.keep_tokens_here()
             self._tokens[uri] = token
 
+    def _token_for(self, uri: str) -> Callable[[], str] | None:
+        """What gives tokens for a tracking URI, where that lives in this process only."""
+        if uri not in self._tokens:
+            self._use_token(uri, credential_here(uri))
+        return self._tokens.get(uri)
+
     # -- on and off ------------------------------------------------------------------------------
 
     def enable(self) -> None:
@@ -143,7 +149,7 @@ class Session:
         if self.settings.disabled or family.is_importing_main():
             return
         if self.settings.strict and self.settings.mode != "offline":
-            _check(settings.target())
+            self._check(settings.target())
         self.recorder.is_enabled_here = True
         settings.restore_job_run()
         self.switchboard.enable()
@@ -152,6 +158,22 @@ class Session:
             group = self._group(where)
             if group is not None:
                 self.keeper.watch(group, where.uri, token=self._tokens.get(where.uri))
+
+    def _check(self, where: Target) -> None:
+        try:
+            problem = self._problem_of(where)
+        except Exception as error:  # noqa: BLE001 - a credential raises what its package raises
+            problem = f"no token: {error}"
+        if problem:
+            raise RuntimeError(
+                f"{where.public_uri} cannot be used: {problem}. Correct the tracking URI or the "
+                "credential (autolog doctor says more), or leave out strict to send it later"
+            )
+
+    def _problem_of(self, where: Target) -> str:
+        token = self._token_for(where.uri)
+        environ = settings.shipper_environment(where.uri, sends_tokens=token is not None)
+        return check.problem_of(environ, token() if token else "")
 
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
@@ -198,8 +220,7 @@ class Session:
             if self._root is None:
                 self._root = journal_root(self.settings.dir)
                 self._announcer.root_chosen(self._root, self.settings.dir)
-            if where.uri not in self._tokens:
-                self._use_token(where.uri, registered(where.uri))
+            self._token_for(where.uri)
             name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)
@@ -387,15 +408,6 @@ class Session:
         """A handle on the run opened last."""
         run = self.recorder.last_run
         return RunHandle(run) if run is not None else None
-
-
-def _check(where: Target) -> None:
-    problem = check.problem_of(settings.shipper_environment(where.uri))
-    if problem:
-        raise RuntimeError(
-            f"{where.public_uri} cannot be used: {problem}. Correct the tracking URI or the "
-            "credential (autolog doctor says more), or leave out strict to send it later"
-        )
 
 
 _session: Session | None = None

@@ -391,6 +391,17 @@ _CREDENTIALS = (
 ).split()
 
 
+_FOR_WORKSPACES = (
+    "MLFLOW_TRACKING_TOKEN AZUREML_RUN_TOKEN AZURE_CLIENT_SECRET AZURE_CLIENT_CERTIFICATE_PATH"
+    " AZURE_FEDERATED_TOKEN_FILE"
+).split()
+
+
+def has_workspace_credential() -> bool:
+    """Whether the environment has a credential for a workspace of Azure ML."""
+    return any(os.environ.get(name) for name in _FOR_WORKSPACES)
+
+
 def credential_parts(uri: str) -> list[str]:
     """What tells the credential for a tracking URI from another one; never to be stored."""
     return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
@@ -400,6 +411,7 @@ _SHIPPER_VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the shipper retries; mlflow would block for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "1",  # the same for Databricks' client
 }
 
 

@@ -21,7 +21,7 @@ from autolog.artifacts import Lane, Outcome, Upload
 from autolog.batching import Pace
 from autolog.delivery import Delivery, values_in
 from autolog.exporters import Exporter, Retryable, RunRefused, exporter_for
-from autolog.exporters.bearer import Fetch, from_lines
+from autolog.exporters.bearer import Fetch, sent_here
 from autolog.feed import Entry, Feed, destination, read_meta
 from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
@@ -299,8 +299,7 @@ def main() -> None:
     """Entry point of a shipper process: the group's folder is the only argument."""
     _give_way()
     environ = settings.environment()
-    token = from_lines(sys.stdin) if settings.are_tokens_sent() else None
-    ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"], token)
+    ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"], sent_here())
 
 
 def _give_way() -> None:

@@ -109,6 +109,17 @@ class FaultyProxy:
         """How many requests arrived whose path contains `path`."""
         return sum(path in request.path for request in self.requests)
 
+    def forward(self, request: Request) -> Reply:
+        """The real server's reply."""
+        upstream = urlsplit(self._upstream)
+        connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=30)
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+        with contextlib.closing(connection):
+            connection.request(request.method, request.path, request.body, headers)
+            reply = connection.getresponse()
+            passed = [(k, v) for k, v in reply.getheaders() if k.lower() not in _HOP_BY_HOP]
+            return Reply(reply.status, reply.read(), tuple(passed))
+
     def _answer(self, reply: Reply) -> None:
         def behave(handler: _Handler, _: Request) -> None:
             handler.send(reply)
@@ -161,17 +172,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy._sockets.discard(self.connection)
         super().finish()
 
-    def forward(self, request: Request) -> Reply:
-        """The real server's reply."""
-        upstream = urlsplit(self.proxy._upstream)
-        connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=30)
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
-        with contextlib.closing(connection):
-            connection.request(request.method, request.path, request.body, headers)
-            reply = connection.getresponse()
-            passed = [(k, v) for k, v in reply.getheaders() if k.lower() not in _HOP_BY_HOP]
-            return Reply(reply.status, reply.read(), tuple(passed))
-
     def send(self, reply: Reply, length: int | None = None) -> None:
         """Give the client the first `length` bytes of a reply (default: all) as if it were all."""
         self.send_response(reply.status)
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _pass(handler: _Handler, request: Request) -> None:
     try:
-        reply = handler.forward(request)
+        reply = handler.proxy.forward(request)
     except OSError:  # the server is down: so are we
         handler.close_connection = True
         return
@@ -212,11 +212,11 @@ def _hold(handler: _Handler, request: Request) -> None:
 
 
 def _lose(handler: _Handler, request: Request) -> None:
-    handler.forward(request)
+    handler.proxy.forward(request)
     _drop(handler, request)
 
 
 def _cut(handler: _Handler, request: Request) -> None:
-    reply = handler.forward(request)
+    reply = handler.proxy.forward(request)
     handler.send(reply, length=len(reply.body) // 2)
     _drop(handler, request)

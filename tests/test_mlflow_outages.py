@@ -75,6 +75,27 @@ def test_a_run_begins_without_its_server(
     assert [each.path for each in files] == ["weights.txt"]
 
 
+def test_files_of_a_run_that_a_slow_server_has_created(
+    experiment: Experiment, faulty: FaultyProxy, tmp_path: Path
+) -> None:
+    """While it does not say where they go they wait, and are not put where nobody looks."""
+    faulty.slow(2.5)
+    mlflow.set_tracking_uri(faulty.url)
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment.id()
+    autolog.enable(silent=True)
+    with mlflow.start_run(run_name="slow"):
+        handle = autolog.last_run()
+        assert handle is not None
+        eventually(lambda: handle.run_id, 30)
+        mlflow.log_text("0.1", "weights.txt")
+        faulty.pass_on()
+    assert autolog.flush(120).complete
+    run = experiment.only_run()
+    files = MlflowClient(experiment.server.url).list_artifacts(run.info.run_id)
+    assert [each.path for each in files] == ["weights.txt"]
+    assert not (tmp_path / "weights.txt").exists()
+
+
 def test_strict_begins_no_run_without_its_server(
     experiment: Experiment, faulty: FaultyProxy
 ) -> None:

@@ -28,7 +28,8 @@ _TIMEOUT = (5.0, 120.0)
 def upload(send: Send, file: Path, path: str) -> str:
     """Store a file in a run; where it stands there.
 
-    A path that is taken by the same content is done; by another, a number is put before the suffix.
+    A path that is taken by the same content is done; by another, or by none, a number is put before
+    the suffix.
     Raises `Retryable` and `Rejected`.
     """
     taken = PurePosixPath(path)
@@ -52,11 +53,14 @@ def _announced(send: Send, path: str) -> str | None:
 
 def _is_there(send: Send, file: Path, path: str) -> bool:
     reply = send("GET", "artifacts/contentinfo", None, {"path": path})
-    with (
-        tempfile.NamedTemporaryFile() as copy,
-        _asked("GET", str(wire.at(reply, "contentUri"))) as got,
-    ):
-        for part in got.iter_content(1 << 20):
+    try:
+        stored = _asked("GET", str(wire.at(reply, "contentUri")))
+    except Retryable as problem:
+        if problem.status != 404:
+            raise
+        return False  # announced by somebody who did not come to put it
+    with stored, tempfile.NamedTemporaryFile() as copy:
+        for part in stored.iter_content(1 << 20):
             copy.write(part)
         copy.flush()
         return filecmp.cmp(copy.name, file, shallow=False)

@@ -6,11 +6,13 @@ import sys
 
 from autolog import settings
 from autolog.exporters.azureml import AzureExporter
+from autolog.exporters.bearer import sent_here
 from autolog.workspace.address import Workspace
 
 
 def main() -> None:
     """Print it; exit with the reason where it cannot be had."""
     environ = settings.environment()
-    exporter = AzureExporter(Workspace.parse(environ["MLFLOW_TRACKING_URI"]), environ)
+    workspace = Workspace.parse(environ["MLFLOW_TRACKING_URI"])
+    exporter = AzureExporter(workspace, environ, sent_here())
     sys.stdout.write(exporter.uri)

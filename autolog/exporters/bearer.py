@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import IO
+
+from autolog import settings
 
 Fetch = Callable[[], str]
 """Gives a fresh token, and raises whatever it is that cannot be done."""
 
 _PATIENCE = 1.0
 """Seconds that the first one may take."""
+
+
+def sent_here() -> Fetch | None:
+    """What gives the tokens that this process is sent; None where it is sent none."""
+    return from_lines(sys.stdin) if settings.are_tokens_sent() else None
 
 
 def from_lines(lines: IO[str]) -> Fetch:

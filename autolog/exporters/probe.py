@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from autolog import settings
 from autolog.exporters import Rejected, Retryable, exporter_for
+from autolog.exporters.bearer import sent_here
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         problem = _missing(uri) if settings.is_local(uri) else ""
         if not problem and not _is_to_be_made(uri):
-            exporter_for(uri, environ).check()
+            exporter_for(uri, environ, token=sent_here()).check()
     except (Retryable, Rejected) as error:
         problem = error.reason
     sys.stdout.write(problem)

@@ -139,7 +139,9 @@ class StoreExporter(TrackingExporter):
             status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
             raise refusal(status, error.error_code, error.message) from error
         except Exception as error:
-            raise Retryable(f"{type(error).__name__}: {error}", suspect=True) from error
+            # Without a number it is from an HTTP client that got no answer, whatever was sent.
+            is_silence = isinstance(error, OSError) and error.errno is None
+            raise Retryable(f"{type(error).__name__}: {error}", suspect=not is_silence) from error
 
 
 def _dataset_input(given: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Artifacts of a run that the server does not have yet wait in the journal."""
+"""Artifacts of a run that has no place on the server yet wait in the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def remove() -> None:
 
 def _spooling(original: Callable[..., Any]) -> Callable[..., Any]:
     def log(self: Any, run_id: str, local: Any, artifact_path: str | None = None) -> Any:
-        run = _unknown_to_server(run_id)
+        run = _without_place(run_id, self.store)
         if run is None:
             return original(self, run_id, local, artifact_path)
         if original.__name__ == "log_artifact" and os.path.isdir(local):  # noqa: PTH112
@@ -41,8 +41,11 @@ def _spooling(original: Callable[..., Any]) -> Callable[..., Any]:
     return log
 
 
-def _unknown_to_server(run_id: str) -> Run | None:
+def _without_place(run_id: str, store: Any) -> Run | None:
+    """A run that the server does not have yet, or of which it does not say where files go."""
     with guard.shield("mlflow.log_artifact"):
         run = recorder.get().known.find(run_id)
-        return None if run is None or run.run_id is not None else run
+        if run is None or (run.run_id is not None and store.knows_place(run)):
+            return None
+        return run
     return None

@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from autolog import recorder, settings
 from autolog.workspace.address import Workspace, is_workspace
+from autolog.workspace.identity import credential_here
 from autolog.workspace.lookup import full_uri
 
 
@@ -29,6 +30,10 @@ def _lacks_host(uri: str) -> bool:
 def _looked_up(uri: str) -> str:
     known = recorder.get().full_uris.get(uri)
     try:
-        return known() if known is not None else full_uri(settings.shipper_environment(uri))
+        if known is not None:
+            return known()
+        token = credential_here(uri)
+        environ = settings.shipper_environment(uri, sends_tokens=token is not None)
+        return full_uri(environ, token() if token else "")
     except Exception as error:
         raise MlflowException(f"the workspace cannot be asked for its host: {error}") from error

@@ -277,11 +277,15 @@ class StoreProxy(_Proxy):
                 entity = entities.told(run) or self._self_runs.learned(run)
                 if entity.info.artifact_uri or asks not in _UPLOADING:
                     return entity
-            if asks in _RESUMING and (entity := self._self_runs.resumable(run_id)) is not None:
+            elif asks in _RESUMING and (entity := self._self_runs.resumable(run_id)) is not None:
                 return entity
-            if run is not None and (asks or self._self_runs.is_only_here(run)):
+            elif run is not None and (asks or self._self_runs.is_only_here(run)):
                 return entities.of(run)
         return self.__wrapped__.get_run(self._settled(run_id))
+
+    def knows_place(self, run: Run) -> bool:
+        """Whether the server has said where the files of a run go; it is asked, if it answers."""
+        return bool((entities.told(run) or self._self_runs.learned(run)).info.artifact_uri)
 
     def create_logged_model(self, experiment_id: Any, *args: Any, **kwargs: Any) -> Any:
         experiment_id = self._experiment(experiment_id)

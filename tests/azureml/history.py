@@ -40,6 +40,7 @@ class History:
             Route(f"{by_id}/runs/{{run}}/token", self.token),
             Route(f"{by_id}/runs/{{run}}", self.run, methods=["GET", "PATCH"]),
             Route(f"{by_id}/runs/{{run}}/details", self.details),
+            Route(f"{base}/runs/{{run}}/details", self.details),
             Route(by_id, self.experiment),
             Route(f"{by_name}/runs/{{run}}", self.run, methods=["GET", "PATCH"]),
             Route(f"{by_name}/runs/{{run}}/details", self.details),

@@ -1,4 +1,4 @@
-"""The ways to a token that need no secret of the client: managed identity and the Azure CLI."""
+"""The ways to a token that need no secret of the client: identity, Azure CLI, a notebook."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.azureml import notebook
 from tests.azureml.place import Place
 from tests.azureml.tokens import Tokens
 
@@ -66,6 +67,11 @@ class Identity:
     def environ(self, origin: str) -> dict[str, str]:
         """What such a compute has in its environment; `origin` is where this is served."""
         return {"MSI_ENDPOINT": f"{origin}{self.path}", "MSI_SECRET": self._secret}
+
+    def install_notebook(self, folder: Path, origin: str, ca: Path) -> dict[str, str]:
+        """A notebook of Azure Databricks at which somebody has signed in; its variables."""
+        url = f"{origin}{self.path}?resource=https://management.azure.com"
+        return notebook.install(folder, url, self._secret, ca)
 
     def install_az(self, folder: Path, origin: str, ca: Path) -> None:
         """An ``az`` in `folder` that somebody has signed in with."""

@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,35 @@ _EMPTY = {
 }
 
 
+ONE_PROCESS: Mapping[str, Mapping[str, str]] = {"std_log.txt": {}}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a client wants to be run."""
+
+    alias: str
+    """The run's id, as the client made it."""
+    experiment: str
+    files: Mapping[str, str]
+    """By name, the blob of each file."""
+    command: Sequence[str]
+    variables: Mapping[str, str]
+    packages: Sequence[str] = ()
+    """What pip is to install."""
+    ranks: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: ONE_PROCESS)
+    """By log file, the variables of each process."""
+    name: str = ""
+
+
 class Job:
     """A submitted script at work."""
 
-    def __init__(self, run_id: str, folder: Path) -> None:
-        self.run_id = run_id
+    def __init__(self, asked: Submission, folder: Path) -> None:
+        self.run_id = asked.alias
         """As the client made it."""
+        self.packages = asked.packages
+        """What pip is to install; nothing is, for scripts run with what the tests have."""
         self.folder = folder
         self.processes: list[asyncio.subprocess.Process] = []
         """One a rank."""
@@ -185,39 +209,63 @@ class Jobs:
         """Start a snapshot's script under the run id that the client made."""
         asked = await request.json()
         alias = request.query_params["runId"]
-        found = await self._upstream.call(
-            "GET", "experiments/get-by-name", experiment_name=request.path_params["experiment"]
+        configuration = asked["Configuration"]
+        await self.launch(
+            Submission(
+                alias,
+                experiment=request.path_params["experiment"],
+                files=self._snapshots[asked["SnapshotId"]],
+                command=[
+                    sys.executable,
+                    configuration["script"],
+                    *configuration.get("arguments", []),
+                ],
+                variables=configuration.get("environmentVariables") or {},
+                packages=pip_packages(configuration["environment"]["python"]["condaDependencies"]),
+                ranks=_ranks(configuration),
+            )
         )
+        return JSONResponse({"runId": alias})
+
+    async def launch(self, asked: Submission) -> None:
+        """Open the run of a job, and start its processes in a folder with its files."""
         created = await self._upstream.call(
             "POST",
             "runs/create",
-            experiment_id=found["experiment"]["experiment_id"],
-            run_name=alias,
+            experiment_id=await self._experiment_id(asked.experiment),
+            run_name=asked.name or asked.alias,
             start_time=int(time.time() * 1000),
         )
-        self._ledger.name(created["run"]["info"]["run_id"], alias)
-        self.all[alias] = await self._started(alias, asked)
-        return JSONResponse({"runId": alias})
+        self._ledger.name(created["run"]["info"]["run_id"], asked.alias)
+        self.all[asked.alias] = await self._started(asked)
 
-    async def _started(self, alias: str, asked: Mapping[str, Any]) -> Job:
-        configuration = asked["Configuration"]
-        job = Job(alias, self._root / alias)
-        for name, blob in self._snapshots[asked["SnapshotId"]].items():
+    async def _experiment_id(self, name: str) -> str:
+        try:
+            found = await self._upstream.call(
+                "GET", "experiments/get-by-name", experiment_name=name
+            )
+        except LookupError:
+            made = await self._upstream.call("POST", "experiments/create", name=name)
+            return str(made["experiment_id"])
+        return str(found["experiment"]["experiment_id"])
+
+    async def _started(self, asked: Submission) -> Job:
+        job = Job(asked, self._root / asked.alias)
+        for name, blob in asked.files.items():
             path = job.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self._blobs.contents[blob])
-        (job.folder / "user_logs").mkdir()
+        (job.folder / "user_logs").mkdir(parents=True)
         (job.folder / "outputs").mkdir(exist_ok=True)
         environ = {
-            "PATH": os.environ["PATH"],
-            **(configuration.get("environmentVariables") or {}),
-            **await asyncio.to_thread(self._environ, alias),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **asked.variables,
+            **await asyncio.to_thread(self._environ, asked.alias),
         }
-        command = [sys.executable, configuration["script"], *configuration.get("arguments", [])]
-        for log, rank in _ranks(configuration).items():
+        for log, rank in asked.ranks.items():
             with (job.folder / "user_logs" / log).open("wb") as output:
                 process = await asyncio.create_subprocess_exec(
-                    *command,
+                    *asked.command,
                     cwd=job.folder,
                     env={**environ, **rank},
                     stdin=asyncio.subprocess.DEVNULL,
@@ -250,10 +298,16 @@ class Jobs:
         job.status = "Failed" if any(codes) else "Completed"
 
 
-def _ranks(configuration: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def pip_packages(conda: Mapping[str, Any]) -> list[str]:
+    """What the conda specification of an environment has pip install."""
+    groups = [item["pip"] for item in conda["dependencies"] if isinstance(item, dict)]
+    return [package for group in groups for package in group]
+
+
+def _ranks(configuration: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     """By log file, the variables of each process of a job."""
     if configuration.get("framework") != "PyTorch":
-        return {"std_log.txt": {}}
+        return ONE_PROCESS
     size = configuration["pytorch"].get("processCount") or 1
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     return {

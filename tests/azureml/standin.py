@@ -24,6 +24,7 @@ from tests.azureml.faults import Faults
 from tests.azureml.history import History
 from tests.azureml.identity import Identity
 from tests.azureml.jobs import Job, Jobs
+from tests.azureml.jobs_v2 import JobsV2
 from tests.azureml.ledger import Ledger, Seen
 from tests.azureml.limits import Limits
 from tests.azureml.management import Arm, Login, discovery
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-Entry = Literal["service principal", "managed identity", "azure cli", "job", "bare"]
+Entry = Literal["service principal", "managed identity", "azure cli", "notebook", "job", "bare"]
 """Where a client process has its credential; ``bare``: nowhere."""
 
 
@@ -135,6 +136,9 @@ class StandIn:
         elif entry == "azure cli":
             self._identity.install_az(home / "bin", self._origin, self._ca)
             environ["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
+        elif entry == "notebook":
+            folder = home / "notebook"
+            environ.update(self._identity.install_notebook(folder, self._origin, self._ca))
         elif entry == "job":
             environ.update(self._environ_of_job(run_id or self.create_run()))
         return environ
@@ -275,10 +279,11 @@ class StandIn:
             *History(place, upstream, ledger, tokens).routes,
             *self._jobs.routes(upstream),
         ]
+        manager = [*arm.routes, *JobsV2(place, self._blobs, self._jobs).routes]
         return by_name(
             {
                 LOGIN: routed(Login(place, tokens).routes),
-                ARM_HOST: Guarded(routed(arm.routes), tokens, arm.audiences, ("/metadata/",)),
+                ARM_HOST: Guarded(routed(manager), tokens, arm.audiences, ("/metadata/",)),
                 API_HOST: Guarded(routed(api), tokens, DATA_PLANE, ("/discovery",)),
                 BLOB_HOST: routed(self._blobs.routes),
                 "127.0.0.1": routed(self._identity.routes),
