@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,14 +92,14 @@ def test_in_both_orders(tmp_path: Path, autolog_home: Path) -> None:
             assert _doubles(run) == []
         assert perceptron.values("epoch_loss") == known["curve"]
         assert _scores_of(perceptron) == {
-            "MLPClassifier_score": known["score"],
+            "MLPClassifier_score_X": known["score"],
             "f1_score_X": known["f1"],
             "recall_score": known["recall"],
             "roc_auc_score": known["auc"],
         }
         assert "training_score" in perceptron.metrics, "MLflow's own are there"
         of_search, of_winner = known["grid"]
-        assert _scores_of(grid) == {"GridSearchCV_score": of_search, "score": of_winner}
+        assert _scores_of(grid) == {"GridSearchCV_score_X": of_search, "score": of_winner}
         assert len(folds.metrics["test_score"]) == 2
         for run in (grid, pipeline, halving):
             assert len(_children(run, runs)) == 2
@@ -119,12 +118,9 @@ def _doubles(run: LoggedRun) -> list[str]:
 
 
 def _scores_of(run: LoggedRun) -> dict[str, Any]:
-    """What the user's own calls have scored.
-
-    The name of the variable that MLflow adds to that of a class's score it does not always find.
-    """
+    """What the user's own calls have scored; MLflow adds the variable's name."""
     return {
-        re.sub(r"^([A-Z]\w+_score)_(X|unknown_dataset)$", r"\1", name): values[0][1]
+        name: values[0][1]
         for name, values in run.metrics.items()
         if "score" in name and not name.startswith(("training_", "best_"))
     }

@@ -39,26 +39,26 @@ _TRANSPARENT = frozenset(
 
 
 def call(
-    name: str,
-    method: Callable[..., Any],
-    estimator: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    name: str, method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: Any
 ) -> Any:
-    """Run a method of an estimator, and log it if it is the outermost one and the user's own."""
+    """Run a method of an estimator, and log it if it is the outermost one and the user's own.
+
+    Arguments are handed on as they came, never as a tuple: MLflow names a score after the variable
+    that it finds by following them up the stack.
+    """
     if _thread.depth or not _is_logged(estimator):
         return method(estimator, *args, **kwargs)
     if name in patches.PREDICTING:
-        return scores.predict(method, estimator, args, kwargs)
+        return scores.predict(method, estimator, *args, **kwargs)
     with outermost() as is_free:
         if not is_free:
             return method(estimator, *args, **kwargs)
         if name == "score":
-            return scores.score(method, estimator, args, kwargs)
+            return scores.score(method, estimator, *args, **kwargs)
         if name == "partial_fit":
-            return loops.train_step(method, estimator, args, kwargs)
+            return loops.train_step(method, estimator, *args, **kwargs)
         loops.end(id(estimator))
-        return trainings.train(method, estimator, args, kwargs)
+        return trainings.train(method, estimator, *args, **kwargs)
 
 
 def _is_logged(estimator: Any) -> bool:

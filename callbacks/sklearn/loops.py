@@ -34,9 +34,7 @@ _loops: dict[int, _Loop] = {}
 """By the id of an estimator that is alive: its finalizer ends the loop."""
 
 
-def train_step(
-    method: Callable[..., Any], estimator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def train_step(method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Fit once more, and log it as a step; a transformer on its own is fitted only."""
     loop, curve_before = None, 0
     with guard.shield("sklearn.partial_fit"):

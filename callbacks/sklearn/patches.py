@@ -102,6 +102,6 @@ def _reporting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             from autolog.callbacks.sklearn import call
         except Exception:  # noqa: BLE001 - the user's training comes first
             return method(self, *args, **kwargs)
-        return call(name, method, self, args, kwargs)
+        return call(name, method, self, *args, **kwargs)
 
     return wrapper

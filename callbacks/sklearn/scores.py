@@ -49,9 +49,7 @@ def remember(training: Training, estimator: Any) -> None:
         _fitted[id(subject)] = fitted
 
 
-def score(
-    method: Callable[..., Any], estimator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def score(method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Score, and log the value if a training of the estimator was logged."""
     result = method(estimator, *args, **kwargs)
     with guard.shield("sklearn.score"):
@@ -62,9 +60,7 @@ def score(
     return result
 
 
-def predict(
-    method: Callable[..., Any], estimator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def predict(method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Predict, and remember whose the prediction is."""
     result = method(estimator, *args, **kwargs)
     fitted = _fitted.get(id(estimator))

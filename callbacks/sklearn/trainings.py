@@ -18,9 +18,7 @@ _running: dict[int, Training] = {}
 """By the id of the estimator that is being fitted."""
 
 
-def train(
-    method: Callable[..., Any], estimator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def train(method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Fit, and log it; a transformer on its own is fitted only."""
     training, data, earlier = None, Data(), {}
     with guard.shield("sklearn.fit"):
