@@ -40,7 +40,7 @@ class StoreExporter(TrackingExporter):
             from mlflow.tracking._tracking_service.utils import _get_store
 
             resolve: Callable[..., Any] = _get_store
-            root = _artifact_root(self._target)
+            root = artifact_root(self._target)
             _make_database(self._target, lambda uri: resolve(uri, root))
             store = resolve(self._target, root)
             # In the user's own process it may be a proxy that would write to the journal again.
@@ -167,7 +167,7 @@ def _found(run: Any) -> Found:
     return Found(run.info.run_id, run.info.lifecycle_stage == "deleted")
 
 
-def _artifact_root(target: str) -> str | None:
+def artifact_root(target: str) -> str | None:
     """Where the artifacts of a new sqlite store go: beside the file.
 
     MLflow's default, ``./mlruns``, is the same folder for its default target, but would follow the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 
 from autolog import launch
@@ -15,18 +14,4 @@ def full_uri(environ: Mapping[str, str]) -> str:
 
     Raises `ValueError` where the workspace does not tell it within 20 s.
     """
-    try:
-        asked = subprocess.run(
-            launch.command("autolog.exporters.azure_host"),
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        raise ValueError(str(error)) from error
-    if asked.returncode != 0:
-        raise ValueError((asked.stderr.strip().splitlines() or ["no answer"])[-1])
-    return asked.stdout.strip()
+    return launch.ask("autolog.exporters.azure_host", environ, SECONDS)
