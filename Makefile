@@ -15,7 +15,7 @@ OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=const
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks bench-mlflow clean
+.PHONY: check test test-azureml test-oldest test-in-venv demo bench-core bench-frameworks bench-local bench-mlflow clean
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -45,6 +45,9 @@ bench-core: $(INSTALLED)
 
 bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
+
+bench-local: $(INSTALLED)
+	$(PY) benchmarks/local_store.py
 
 bench-mlflow: $(INSTALLED)
 	$(PY) benchmarks/mlflow_calls.py

@@ -256,7 +256,9 @@ def test_what_is_not_taken_as_it_is_goes_to_mlflow(database: str) -> None:
             nobody.log_inputs(run_id, incomplete)
     assert count(database, "metrics", run_id) == 0
     exporter.export(Batch(run_id, params=(("long", "x" * 7000),)))
+    exporter.export(Batch(run_id, metrics=tuple(Metric("odd\n", 0.5, NOW, n) for n in range(2500))))
     assert len(MlflowClient(database).get_run(run_id).data.params["long"]) == 6000
+    assert count(database, "metrics", run_id) == 2500
 
 
 # -- which databases -------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from autolog import launch
+from autolog.batching import MLFLOW, SQLITE, Batch
 from autolog.exporters import Retryable, rows, schema
 from autolog.exporters.schema import ForMLflow
 from autolog.exporters.store import StoreExporter, artifact_root
 from autolog.exporters.tracking import Found, TrackingExporter
 
 if TYPE_CHECKING:
-    from autolog.batching import Batch
     from autolog.records import RunStart
 
 _P = ParamSpec("_P")
@@ -44,6 +44,8 @@ class LocalExporter(TrackingExporter):
     is given may not be stored as it is. A file without tables gets them from an MLflow in a process
     of its own.
     """
+
+    limits = SQLITE
 
     def __init__(self, target: str, environ: Mapping[str, str]) -> None:
         """`target` is one that `is_plain`."""
@@ -82,7 +84,7 @@ class LocalExporter(TrackingExporter):
 
     def log_batch(self, batch: Batch) -> None:
         """See `TrackingExporter`."""
-        self._do(_WRITE, rows.log_batch, self._mlflow.log_batch, batch)
+        self._do(_WRITE, rows.log_batch, self._log_by_mlflow, batch)
 
     def log_inputs(self, run_id: str, content: str) -> None:
         """See `Exporter.log_inputs`."""
@@ -93,6 +95,13 @@ class LocalExporter(TrackingExporter):
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _log_by_mlflow(self, batch: Batch) -> None:
+        if len(batch) <= MLFLOW.metrics:
+            self._mlflow.log_batch(batch)
+            return
+        for half in batch.halves():
+            self._log_by_mlflow(half)
 
     def _do(
         self,
