@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -138,20 +138,23 @@ class LocalExporter(TrackingExporter):
         """A connection to the file that has this name now: a deleted one would take all, unseen."""
         if self._database is None or self._identity != _identity(self._file):
             self.close()
+            if not self._has_tables():
+                self._have_tables_made()
             self._identity = _identity(self._file)
-            self._database = self._opened()
+            self._database = self._connected()
         return self._database
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._identity is None:
-            self._have_tables_made()
-            self._identity = _identity(self._file)
+    def _connected(self) -> sqlite3.Connection:
         place = f"file:{quote(str(self._file))}?mode=rw"
         database = sqlite3.connect(place, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
         database.execute("PRAGMA foreign_keys = ON")
-        if not schema.is_there(database):
-            self._have_tables_made()
         return database
+
+    def _has_tables(self) -> bool:
+        if not self._file.exists():
+            return False
+        with closing(self._connected()) as database:
+            return schema.is_there(database)
 
     def _have_tables_made(self) -> None:
         environ = {**self._environ, "MLFLOW_TRACKING_URI": self._target}

@@ -45,7 +45,7 @@ def get_experiment(database: sqlite3.Connection, name: str) -> Found | None:
 
 def create_experiment(database: sqlite3.Connection, name: str, artifact_root: str) -> str:
     """Create an experiment; its id."""
-    if not 0 < len(name) <= _EXPERIMENT_NAME_LENGTH:
+    if not name.strip() or len(name) > _EXPERIMENT_NAME_LENGTH:
         raise ForMLflow
     now = int(time.time() * 1000)
     made = database.execute(

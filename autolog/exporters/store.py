@@ -24,11 +24,12 @@ _NO_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class StoreExporter(TrackingExporter):
-    """The exporter for sqlite and other databases, folders, Databricks and MLflow's plugins.
+    """The exporter for databases, folders, Databricks and MLflow's plugins.
 
-    mlflow is imported at the first call: 3 s and 225 MB with a new sqlite file. Databases drop a
-    point they already have. A folder keeps it twice; since no network can lose a reply here, that
-    takes a process killed between the write and the note of it.
+    A sqlite file too, where `LocalExporter` leaves it to MLflow. mlflow is imported at the first
+    call: 3 s and 225 MB with a new sqlite file. Databases drop a point they already have. A folder
+    keeps it twice; since no network can lose a reply here, that takes a process killed between the
+    write and the note of it.
     """
 
     def __init__(self, target: str) -> None:
