@@ -1,8 +1,8 @@
 """``make bench-local``: how fast a local sqlite file takes values, with ours and through MLflow.
 
 Each side fills a copy of the same new database, in rounds that interleave them; medians are
-reported. MLflow's has the niceness of our shipper, so that whatever else runs takes the same from
-both. ``--quick`` takes few values and one round: it shows that the program works, not how fast.
+reported. MLflow's gives way as our shipper does, so that what else runs takes the same from both.
+``--quick`` takes few values and one round: it shows that the program works, not how fast.
 ``--check`` exits with status 1 when a target is missed; ``--json FILE`` writes the figures with the
 machine they are from.
 """
@@ -45,7 +45,9 @@ exporter_for(sys.argv[1], {}).check()
 
 _MLFLOW = """
 import os, sys, time
-os.nice(10)
+from autolog import shipper
+os.setsid()
+shipper._give_way()
 from mlflow.entities import Metric
 from mlflow.tracking._tracking_service.utils import _get_store
 store = _get_store(sys.argv[1])

@@ -172,7 +172,7 @@ def _fill(exporter: Exporter, model_id: str | None) -> None:
         )
         exporter.export(Batch(run_id, metrics=linked))
         exporter.export(
-            Batch(run_id, metrics=(*linked[1:3], Metric("linked", 5, NOW, 50, links[0])))
+            Batch(run_id, metrics=(*linked[2:5], Metric("linked", 5, NOW, 50, links[0])))
         )
     exporter.end_run(run_id, Status.KILLED, NOW + 5)
     exporter.end_run(run_id, Status.RUNNING, NOW + 6)
