@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from autolog import settings
@@ -15,3 +16,6 @@ def main() -> None:
         StoreExporter(settings.environment()["MLFLOW_TRACKING_URI"]).check()
     except (Retryable, Rejected) as error:
         sys.stdout.write(error.reason)
+    sys.stdout.flush()
+    # To take MLflow apart in order takes a second more of the processor; all is on the disk.
+    os._exit(0)
