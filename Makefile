@@ -17,7 +17,7 @@ OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
 .PHONY: check test test-azureml azure-long test-oldest test-in-venv demo clean
-.PHONY: bench-core bench-frameworks bench-mlflow bench-azureml bench-azureml-in-venv
+.PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -51,6 +51,9 @@ bench-core: $(INSTALLED)
 
 bench-frameworks: $(INSTALLED)
 	$(PY) benchmarks/frameworks.py
+
+bench-local: $(INSTALLED)
+	$(PY) benchmarks/local_store.py
 
 bench-mlflow: $(INSTALLED)
 	$(PY) benchmarks/mlflow_calls.py

@@ -78,6 +78,8 @@ MLFLOW = Limits()
 AZUREML = Limits(metrics=200, tags=50, tag_length=1000)
 """Azure ML takes 250 values of a name in a batch, and a tag's value up to 1,000 characters:
 https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity"""
+SQLITE = Limits(metrics=4000, bytes=4_000_000)
+"""A transaction waits for the disk several times, however much is in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-SECONDS = 20.0
-"""How long an answer may take."""
-
 _PACKAGE = Path(__file__).parent
 
 
@@ -30,8 +27,14 @@ class NoAnswer(Exception):
     """Who was asked has not answered; the message says why."""
 
 
-def answer(module: str, environ: Mapping[str, str], *question: str, token: str = "") -> str:
-    """What ``main()`` of a module prints in another process, within 20 s.
+def answer(
+    module: str,
+    environ: Mapping[str, str],
+    *question: str,
+    token: str = "",
+    seconds: float = 20.0,
+) -> str:
+    """What ``main()`` of a module prints in another process, within so many seconds.
 
     `token` goes to its standard input.
     Raises `NoAnswer` with the last line of its errors where it fails, and where it takes longer.
@@ -44,11 +47,11 @@ def answer(module: str, environ: Mapping[str, str], *question: str, token: str =
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"no answer within {SECONDS:.0f} s") from None
+        raise NoAnswer(f"no answer within {seconds:.0f} s") from None
     except OSError as error:
         raise NoAnswer(f"no process can be started to ask it: {error}") from error
     if asked.returncode != 0:

@@ -37,6 +37,8 @@ _NICENESS = 10
 """A tenth of the share that a process without gets, where both want the processor."""
 _BACKLOG, _SMALLEST_SHARE = 10_000, 250
 """Values that all journals together, and each of them, may have waiting in memory."""
+_BACKLOG_BATCHES = 10
+"""The same in full batches of the exporter, where that is more."""
 _REST = 30.0
 """Seconds that a journal is left alone after an error which is neither the server's nor ours."""
 
@@ -83,6 +85,7 @@ class Shipper:
         self._is_silent = False
         self.sources: dict[Path, _Source] = {}
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
+        self._backlog = max(_BACKLOG, _BACKLOG_BATCHES * exporter.limits.metrics)
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
         self._uploading: tuple[_Source, list[str]] | None = None
         self._stored = 0
@@ -185,7 +188,7 @@ class Shipper:
         if source.is_drained and source.life is Life.DEAD:
             return False
         readers = sum(not other.is_discarded for other in self.sources.values())
-        share = max(_SMALLEST_SHARE, _BACKLOG // readers)
+        share = max(_SMALLEST_SHARE, self._backlog // readers)
         moved = False
         while max(source.values, len(source.entries)) < share and self._read_some(source):
             moved = True

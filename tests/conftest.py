@@ -158,12 +158,15 @@ def swallowed() -> Iterator[list[tuple[str, Exception]]]:
         raise AssertionError(f"swallowed at {place}: {error!r}") from error
 
 
+_OURS = re.compile(r"autolog\.(shipper|uploading|exporters\.new_database)")
+
+
 def _shippers_are_gone(home: Path) -> bool:
     """End the shippers, one that just starts too, and their helpers that upload files."""
     left = _processes_in(home)
     for process in left:
         with contextlib.suppress(psutil.Error):
-            if re.search(r"autolog\.(shipper|artifacts)", " ".join(process.cmdline())):
+            if _OURS.search(" ".join(process.cmdline())):
                 process.kill()
     return not left
 

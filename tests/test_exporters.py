@@ -25,6 +25,7 @@ from autolog.exporters import (
     exporter_for,
     refusal,
 )
+from autolog.exporters.local import LocalExporter
 from autolog.exporters.rest import RestExporter
 from autolog.exporters.store import StoreExporter
 from autolog.records import RunStart, Status
@@ -358,7 +359,13 @@ def test_artifacts_of_a_new_sqlite_store_lie_beside_it(
         ("HTTPS://h", {"MLFLOW_TRACKING_AWS_SIGV4": "false"}, RestExporter),
         ("https://h", {"MLFLOW_TRACKING_AWS_SIGV4": "true"}, StoreExporter),
         ("https://h", {"MLFLOW_TRACKING_AUTH": "kubernetes"}, StoreExporter),
-        ("sqlite:////tmp/x.db", {}, StoreExporter),
+        ("sqlite:////tmp/a b/x.db", {}, LocalExporter),
+        ("sqlite:////tmp/x.db", {"MLFLOW_ENABLE_WORKSPACES": "true"}, StoreExporter),
+        ("sqlite:////tmp/x.db?timeout=5", {}, StoreExporter),
+        ("sqlite:////tmp/50%.db", {}, StoreExporter),
+        ("sqlite+pysqlite:////tmp/x.db", {}, StoreExporter),
+        ("sqlite:///x.db", {}, StoreExporter),
+        ("sqlite:///:memory:", {}, StoreExporter),
         ("file:///tmp/mlruns", {}, StoreExporter),
         ("databricks://profile", {}, StoreExporter),
     ],
@@ -366,7 +373,7 @@ def test_artifacts_of_a_new_sqlite_store_lie_beside_it(
 def test_the_target_decides_who_sends(
     target: str, environ: Mapping[str, str], kind: type[Exporter]
 ) -> None:
-    """Plain HTTP goes without mlflow; authentication plugins and other schemes need it."""
+    """Plain HTTP and plain sqlite files go without mlflow; all that is special needs it."""
     assert isinstance(exporter_for(target, environ), kind)
 
 

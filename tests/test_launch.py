@@ -6,15 +6,15 @@ import socket
 
 import pytest
 
-from autolog import check, launch, settings
+from autolog import launch, settings
 
 
-def test_an_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_has_a_deadline() -> None:
     """A target that takes the connection and never speaks is left alone after it."""
-    monkeypatch.setattr(launch, "SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert check.problem_of(settings.shipper_environment(uri)) == "no answer within 1 s"
+        environ = settings.shipper_environment(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(launch.NoAnswer, match="no answer within 1 s"):
+            launch.answer("autolog.exporters.probe", environ, seconds=1)
 
 
 def test_who_fails_says_why() -> None:

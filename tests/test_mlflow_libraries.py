@@ -94,7 +94,7 @@ ADDED: dict[str, list[dict[str, list[str]]]] = {
         {},  # the two candidates of the search
         {},
         {"metrics": ["best_loss", "epoch_loss", "n_iter"], "tags": _NOTED},
-        {"metrics": ["n_iter"], "tags": _CALLED},
+        {"metrics": ["f1_score", "n_iter"], "tags": _CALLED},  # MLflow does not see this f1_score
     ],
     "LIGHTNING": [
         {"metrics": ["epoch_loss", "learning_rate"], "params": _OF_TRAINER},

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faults import FaultyProxy, Reply, _hold, _pass
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import (
@@ -41,12 +42,17 @@ HELD_OPEN = """
 """
 
 
+@pytest.mark.parametrize("place", ["server", "file"])
 def test_many_trainings_share_one_small_shipper(
-    mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+    place: str, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
 ) -> None:
-    """Sixteen trainings at once have one shipper between them, which stays below 40 MB."""
+    """Sixteen trainings at once have one shipper between them, which stays below 40 MB.
+
+    So it is where they log to the file that a server is at.
+    """
     os.mkfifo(tmp_path / "go")
-    env = {"MLFLOW_TRACKING_URI": mlflow_server.url}
+    uri = mlflow_server.url if place == "server" else mlflow_server.store.uri
+    env = {"MLFLOW_TRACKING_URI": uri}
     names = [fresh_name() for _ in range(TRAININGS)]
     running = []
     for name in names:

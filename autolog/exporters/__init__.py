@@ -108,7 +108,8 @@ def exporter_for(
     fresh tokens for a workspace, where the environment is not to.
 
     HTTP(S) and workspaces of Azure ML go without mlflow, unless the environment asks for one of its
-    authentication plugins; every other URI goes through the store that mlflow resolves it to.
+    authentication plugins, and so does a sqlite file; every other URI goes through the store that
+    mlflow resolves it to.
     """
     if is_workspace(target):
         from autolog.exporters.azureml import AzureExporter
@@ -119,9 +120,10 @@ def exporter_for(
 
         home = Path.home() if use_saved else None
         return RestExporter(target, partial(credentials, environ, home))
+    from autolog.exporters.local import LocalExporter, is_plain
     from autolog.exporters.store import StoreExporter
 
-    return StoreExporter(target)
+    return LocalExporter(target, environ) if is_plain(target, environ) else StoreExporter(target)
 
 
 def _needs_plugin(environ: Mapping[str, str]) -> bool:

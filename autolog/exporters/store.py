@@ -24,11 +24,12 @@ _NO_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class StoreExporter(TrackingExporter):
-    """The exporter for sqlite and other databases, folders, Databricks and MLflow's plugins.
+    """The exporter for databases, folders, Databricks and MLflow's plugins.
 
-    mlflow is imported at the first call: 3 s and 225 MB with a new sqlite file. Databases drop a
-    point they already have. A folder keeps it twice; since no network can lose a reply here, that
-    takes a process killed between the write and the note of it.
+    A sqlite file too, where `LocalExporter` leaves it to MLflow. mlflow is imported at the first
+    call: 3 s and 225 MB with a new sqlite file. Databases drop a point they already have. A folder
+    keeps it twice; since no network can lose a reply here, that takes a process killed between the
+    write and the note of it.
     """
 
     def __init__(self, target: str) -> None:
@@ -40,7 +41,7 @@ class StoreExporter(TrackingExporter):
             from mlflow.tracking._tracking_service.utils import _get_store
 
             resolve: Callable[..., Any] = _get_store
-            root = _artifact_root(self._target)
+            root = artifact_root(self._target)
             _make_database(self._target, lambda uri: resolve(uri, root))
             store = resolve(self._target, root)
             # In the user's own process it may be a proxy that would write to the journal again.
@@ -169,7 +170,7 @@ def _found(run: Any) -> Found:
     return Found(run.info.run_id, run.info.lifecycle_stage == "deleted")
 
 
-def _artifact_root(target: str) -> str | None:
+def artifact_root(target: str) -> str | None:
     """Where the artifacts of a new sqlite store go: beside the file.
 
     MLflow's default, ``./mlruns``, is the same folder for its default target, but would follow the
