@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
@@ -16,7 +16,7 @@ OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=const
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-azureml azure-long test-oldest test-in-venv demo clean
+.PHONY: check test test-azureml azure-long test-long test-oldest test-in-venv demo clean
 .PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
@@ -37,8 +37,11 @@ azure-long:
 	TOKEN_SECONDS=$(TOKEN_SECONDS) $(MAKE) $(AZUREML) PYTEST_ARGS="-n 4 --timeout 3600" \
 		TESTS="tests/azureml/test_tokens.py -k expire" test-in-venv
 
+test-long:
+	$(MAKE) TESTS="-m long" test-in-venv
+
 test-oldest:
-	$(MAKE) $(OLDEST) TESTS="-m 'not recent' $(OLDEST_TESTS)" test-in-venv
+	$(MAKE) $(OLDEST) TESTS="-m 'not recent and not long' $(OLDEST_TESTS)" test-in-venv
 
 test-in-venv: $(INSTALLED)
 	$(PY) -m pytest $(PYTEST_ARGS) $(TESTS)

@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from support import MlflowServer
 
+pytestmark = pytest.mark.long
+
 _BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 _FIGURES = {

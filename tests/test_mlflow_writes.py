@@ -251,7 +251,7 @@ class _PromptQueue(Queue[Any]):
         return super().get(block, 0.05)
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.long)])
 def uri(
     request: pytest.FixtureRequest,
     mlflow_server: MlflowServer,

@@ -216,6 +216,7 @@ def test_a_deleted_run_blocks_no_other(
     assert len(list(autolog_home.glob("*/*/held/*/meta.json"))) == 1
 
 
+@pytest.mark.long
 def test_a_forbidden_run_blocks_no_other_training(
     faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:

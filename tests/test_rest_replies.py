@@ -131,14 +131,15 @@ def test_a_server_error_puts_the_content_under_suspicion(answer: Answer) -> None
     ("text", "least", "most"),
     [
         ("7", 7.0, 7.0),
-        (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        ("in an hour", 3000, 3600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0, 0.0),
     ],
 )
 def test_the_wait_that_a_server_asks_for_is_told(text: str, least: float, most: float) -> None:
     """A Retry-After counts as seconds, whether it is a number or a date, past ones included."""
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
     with pytest.raises(Retryable) as caught:
-        _export(Answer(429, b"", {"Retry-After": text}))
+        _export(Answer(429, b"", {"Retry-After": date if text == "in an hour" else text}))
     assert caught.value.after is not None
     assert least <= caught.value.after <= most
 

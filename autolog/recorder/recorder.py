@@ -242,7 +242,8 @@ class Recorder:
                 if self._is_opening:  # by this very thread: the lock is ours
                     self._waiting.append(call)
                     return
-                run = self.open_run() or self._open_fallback()
+                with self._opening():
+                    run = self.open_run() or self._open_fallback()
         if run is not None:
             call(run)
 

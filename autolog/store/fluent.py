@@ -28,7 +28,8 @@ def install(module: ModuleType) -> None:
     _is_on = recorder.get().shows_in_mlflow = True
     for owner, name, make in _places(module):
         hooks.wrap(owner, name, make)
-    recorder.get().on_end.append(_note_end)
+    if _note_end not in recorder.get().on_end:
+        recorder.get().on_end.append(_note_end)
     atexit.register(_at_exit)
 
 
@@ -38,7 +39,8 @@ def remove() -> None:
     _is_on = recorder.get().shows_in_mlflow = False
     for owner, name, _ in _places(mlflow):
         hooks.unwrap(owner, name)
-    recorder.get().on_end.remove(_note_end)
+    if _note_end in recorder.get().on_end:
+        recorder.get().on_end.remove(_note_end)
     atexit.unregister(_at_exit)
 
 
