@@ -172,9 +172,7 @@ def rates(size: Size) -> list[Figure]:
 
 def main() -> int:
     """Measure, print, and compare with the targets."""
-    parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="few values, one round")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     size = QUICK if options.quick else FULL
     return measured([("a local sqlite file", functools.partial(rates, size))], options)
 

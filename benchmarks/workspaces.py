@@ -145,9 +145,7 @@ def _measured(side: str, calls: int, workspace: StandIn) -> Measurement:
 
 def main() -> int:
     """Measure, print, and compare with the targets."""
-    parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="few calls, one round")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     size = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
         workspace = StandIn(Path(root))
