@@ -19,6 +19,7 @@ INTEGRATIONS: Mapping[str, str] = {
     "lightning.pytorch": "autolog.callbacks.lightning",
     "pytorch_lightning": "autolog.callbacks.lightning",
     "torch": "autolog.callbacks.torch",
+    "torch.utils.tensorboard.writer": "autolog.callbacks.torch.summaries",
     "mlflow": "autolog.store",
 }
 """Module that an integration instruments: module that is the integration."""

@@ -3,20 +3,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from commands import SECRET, STEPS, autolog, log_offline, rich_user
-from readback import Experiment
 from support import MlflowServer, eventually, free_port, run_script, start_script
 
 from autolog.journal import progress
 from autolog.journal.progress import Progress
 
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    return Experiment(mlflow_server)
+if TYPE_CHECKING:
+    from readback import Experiment
 
 
 def test_status_shows_what_waits_and_then_what_is_stored(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tomllib
-from readback import Experiment
 
 from autolog import hooks
-from autolog.callbacks import Integration
 
 if TYPE_CHECKING:
-    from support import MlflowServer
+    from readback import Experiment
+
+    from autolog.callbacks import Integration
 
 _PAGE = Path(__file__).parent.parent / "docs" / "adding-an-integration.md"
 
@@ -70,12 +70,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (site / "toyframe.py").write_text(_FRAMEWORK)
     return site
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """A fresh experiment on the shared server."""
-    return Experiment(mlflow_server)
 
 
 def test_the_page_names_the_entry_point_group() -> None:

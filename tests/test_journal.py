@@ -16,6 +16,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,9 +27,11 @@ from support import eventually, start_script
 from autolog.journal import layout
 from autolog.journal.owner import Life, is_locked
 from autolog.journal.reader import Reader
-from autolog.journal.writer import Journal
 from autolog.recorder.run import Run
 from autolog.settings import Target
+
+if TYPE_CHECKING:
+    from autolog.journal.writer import Journal
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX's")
 

@@ -6,14 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from faults import FaultyProxy, Reply, _pass
 from mlflow import MlflowClient
 from support import run_script
 
 if TYPE_CHECKING:
     from readback import Experiment
-    from support import MlflowServer
 
 _TRAINING = """
     import time
@@ -76,11 +74,3 @@ def test_a_throttled_training_loses_neither_time_nor_values(
     assert experiment.values(run, "m", 600) == [step / 7 for step in range(600)]
     assert experiment.values(run, "n", 600) == [-step for step in range(600)]
     assert experiment.values(run, "o", 600) == list(range(600))
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    from readback import Experiment
-
-    return Experiment(mlflow_server)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from readback import Experiment
-from support import MlflowServer, eventually
+from support import eventually
 
 pytest.importorskip("ipykernel")
 manager = pytest.importorskip("jupyter_client.manager")
 
 if TYPE_CHECKING:
     from jupyter_client.manager import KernelManager
+    from readback import Experiment
 
 _TIMEOUT = 90
 
@@ -49,12 +49,6 @@ class Notebook:
         """End the kernel as a crash does."""
         self._client.stop_channels()
         self.kernel.shutdown_kernel(now=True)
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """A fresh experiment on the shared server."""
-    return Experiment(mlflow_server)
 
 
 @pytest.fixture

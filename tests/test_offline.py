@@ -5,15 +5,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from commands import autolog
 from journals import copy_changed
-from readback import Experiment
-from support import MlflowServer, eventually, start_script
+from support import eventually, start_script
 
 from autolog.journal import layout
+
+if TYPE_CHECKING:
+    from readback import Experiment
 
 HALF = 300
 
@@ -68,12 +70,6 @@ class Training:
         stdout: IO[str] | None = self._process.stdout
         assert stdout is not None
         assert stdout.readline() == f"{line}\n"
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    return Experiment(mlflow_server)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from readback import Experiment
 from support import eventually, run_script, start_script
 from trainings import group_of
 
@@ -15,15 +14,9 @@ from autolog.journal.owner import Lock
 from autolog.journal.root import SHIPPER_LOCK
 
 if TYPE_CHECKING:
-    from support import MlflowServer
+    from readback import Experiment
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """A fresh experiment on the shared server."""
-    return Experiment(mlflow_server)
 
 
 @forks

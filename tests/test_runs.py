@@ -12,10 +12,11 @@ from readback import Experiment
 
 import autolog
 from autolog import recorder
-from autolog.recorder import Recorder, Training
 
 if TYPE_CHECKING:
     from support import MlflowServer
+
+    from autolog.recorder import Recorder, Training
 
 
 class Model:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from readback import Experiment
-from support import MlflowServer, run_script
+from support import run_script
 
 from autolog import settings
 from autolog.settings import SettingError, Target
@@ -156,12 +156,6 @@ def test_no_other_file_of_autolog_reads_the_environment() -> None:
 
 
 # -- against a server ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """A fresh experiment on the shared server."""
-    return Experiment(mlflow_server)
 
 
 def test_variables_of_mlflow_are_honoured(experiment: Experiment, tmp_path: Path) -> None:

@@ -11,25 +11,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 from commands import CURVE, STEPS, autolog, curves, log_offline
 from faults import FaultyProxy
 from journals import encoded, lay_out, losses, run_start, write_meta
-from readback import Experiment
-from support import MlflowServer, eventually, start_script
+from support import eventually, start_script
 
 from autolog import records
 from autolog.cli import main
 from autolog.journal import layout
 from autolog.records import Tags
 
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    return Experiment(mlflow_server)
+if TYPE_CHECKING:
+    from readback import Experiment
 
 
 def test_sync_sends_what_is_left_and_a_second_time_nothing(

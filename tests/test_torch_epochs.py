@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autolog.callbacks.torch.epochs import NOBODY, Tracker, Trained, Validated
-from autolog.callbacks.torch.passes import Pass
+
+if TYPE_CHECKING:
+    from autolog.callbacks.torch.passes import Pass
 
 NODES = itertools.count()
 """What computes values, a number each."""

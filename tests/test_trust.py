@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import SECRET, autolog, log_offline, rich_user
 from journals import KEY, encoded, lay_out, losses, run_start, write_meta
-from readback import Experiment
 
 from autolog import records
 from autolog.journal import layout
@@ -18,13 +17,7 @@ from autolog.records import Artifact
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
-    from support import MlflowServer
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer) -> Experiment:
-    """An experiment of the test's own."""
-    return Experiment(mlflow_server)
+    from readback import Experiment
 
 
 @pytest.fixture

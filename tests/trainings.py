@@ -10,15 +10,17 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from support import MlflowServer, eventually, run_script
 
 from autolog.journal import progress
 from autolog.journal.layout import REJECTED
-from autolog.journal.progress import Progress
 from autolog.journal.root import journals
+
+if TYPE_CHECKING:
+    from autolog.journal.progress import Progress
 
 STEPS, KEYS = 120, 10
 

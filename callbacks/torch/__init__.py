@@ -28,7 +28,9 @@ with the process.
 `epochs`     what the events add up to; pure, knows no torch
 `passes`     one pass over a loader and its means; pure as well
 `tape`       regular steps, told to the state machine together
-`runs`       which optimizers share a run, and what is logged there
+`runs`       which optimizers share a run
+`log`        what is logged there
+`summaries`  what the user's TensorBoard writer is told
 `watched`    which optimizers the user has named, with their model
 ===========  =====================================================
 """

@@ -14,10 +14,11 @@ from starlette.routing import BaseRoute, Host, Router
 
 from tests.azureml.faults import Fault, Faults, Kind, problem
 from tests.azureml.ledger import Ledger, Seen
-from tests.azureml.tokens import Tokens
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from tests.azureml.tokens import Tokens
 
 
 class Front:

@@ -14,12 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.azureml.faults import problem
-from tests.azureml.ledger import Ledger
-from tests.azureml.limits import Limits
 from tests.azureml.place import BLOB_HOST, Place
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.ledger import Ledger
+    from tests.azureml.limits import Limits
 
 CONTAINER = "azureml"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import run_script
 
-from tests.azureml.standin import Entry, StandIn
+if TYPE_CHECKING:
+    from tests.azureml.standin import Entry, StandIn
 
 IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",

@@ -10,12 +10,13 @@ from starlette.routing import Route
 
 from tests.azureml.faults import problem
 from tests.azureml.ledger import Ledger, json_number
-from tests.azureml.place import Place
 from tests.azureml.tokens import JOB, Tokens
-from tests.azureml.upstream import Upstream
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.place import Place
+    from tests.azureml.upstream import Upstream
 
 _STATUS = {
     "RUNNING": "Running",

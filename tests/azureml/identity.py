@@ -12,11 +12,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.azureml import notebook
-from tests.azureml.place import Place
-from tests.azureml.tokens import Tokens
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.place import Place
+    from tests.azureml.tokens import Tokens
 
 _AZ = """\
     #!{python}

@@ -18,14 +18,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from support import free_port
 
-from tests.azureml.artifacts import Artifacts, Blobs
 from tests.azureml.faults import problem
-from tests.azureml.ledger import Ledger
 from tests.azureml.place import REGION, Place
-from tests.azureml.upstream import Upstream
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.artifacts import Artifacts, Blobs
+    from tests.azureml.ledger import Ledger
+    from tests.azureml.upstream import Upstream
 
 COMPUTE = "cpu-cluster"
 _CONTAINER = "snapshotzips"

@@ -10,12 +10,13 @@ import yaml
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.azureml.artifacts import Blobs
 from tests.azureml.jobs import COMPUTE, Jobs, Submission, pip_packages
 from tests.azureml.place import REGION, Place
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.artifacts import Blobs
 
 
 class JobsV2:

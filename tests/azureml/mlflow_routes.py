@@ -13,11 +13,12 @@ from starlette.routing import Route
 
 from tests.azureml.ledger import Ledger, json_number
 from tests.azureml.limits import Limits, Refused
-from tests.azureml.place import Place
-from tests.azureml.upstream import Upstream
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from tests.azureml.place import Place
+    from tests.azureml.upstream import Upstream
 
 _KNOWN = re.compile(
     r"experiments/(create|get|get-by-name|search|list|update|delete|restore|set-experiment-tag)"

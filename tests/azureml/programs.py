@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import run_script
 
-from tests.azureml.standin import Entry, StandIn
+if TYPE_CHECKING:
+    from tests.azureml.standin import Entry, StandIn
 
 TRAIN = """
 import numpy as np

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.azureml.programs import FORMS, SLOWLY, TRAIN, run
-from tests.azureml.standin import StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support import run_script
 
 from tests.azureml.clients import SIGN_IN, client
-from tests.azureml.standin import Entry, StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import Entry, StandIn
 
 LOG = """
     import mlflow

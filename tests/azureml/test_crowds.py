@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import start_script
 
 from tests.azureml.programs import FORMS, TRAIN
-from tests.azureml.standin import StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 RUNS = 12
 

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import run_script
 
 from tests.azureml.notebook import START
-from tests.azureml.standin import StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 OBJECT = """
 import os

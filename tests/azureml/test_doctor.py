@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.azureml.standin import StandIn
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 
 def examined(folder: Path, **env: str) -> dict[str, tuple[str, str]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support import run_script
 
 import autolog
 from tests.azureml.notebook import START
-from tests.azureml.standin import Entry, StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import Entry, StandIn
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "azureml"
 RUN = """

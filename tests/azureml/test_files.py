@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import run_script
 
-from tests.azureml.standin import StandIn
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 
 def test_an_upload_that_is_cut(workspace: StandIn, tmp_path: Path) -> None:

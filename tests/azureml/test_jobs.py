@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import eventually
 
 from tests.azureml.clients import SIGN_IN, client
-from tests.azureml.standin import StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 
 def test_a_submitted_script_logs_to_its_run(workspace: StandIn, tmp_path: Path) -> None:

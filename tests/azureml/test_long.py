@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import eventually, run_script
 
 from tests.azureml.programs import FORMS, run
-from tests.azureml.standin import StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 BOOST = f"""
 import os

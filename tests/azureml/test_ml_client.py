@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support import run_script
 
-from tests.azureml.standin import StandIn
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 CLIENT = """
 import os

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support import run_script
 
 from tests.azureml.clients import IMPATIENT, client
-from tests.azureml.standin import StandIn
 from tests.azureml.tokens import JOB, Tokens
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import StandIn
 
 TRY = """
     import mlflow

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.azureml.programs import FORMS, SLOWLY, run
-from tests.azureml.standin import Entry, StandIn
+
+if TYPE_CHECKING:
+    from tests.azureml.standin import Entry, StandIn
 
 LIFETIME = float(os.environ.get("TOKEN_SECONDS", "6"))
 """Seconds that a token lives; ``make azure-long`` says minutes."""

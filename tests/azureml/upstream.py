@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from starlette.responses import Response
 
-from tests.azureml.ledger import Ledger
-from tests.azureml.place import Place
+if TYPE_CHECKING:
+    from tests.azureml.ledger import Ledger
+    from tests.azureml.place import Place
 
 
 class Upstream:
