@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
-PYTEST_ARGS ?= -n 3
+PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
@@ -16,7 +16,7 @@ OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=const
 OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-azureml azure-long test-long test-oldest test-in-venv demo clean
+.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean
 .PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
@@ -26,9 +26,10 @@ check: $(INSTALLED)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: check
+test: test-main $(if $(filter file,$(origin PYTEST_ARGS)),test-azureml)
+
+test-main: check
 	$(PY) -m pytest $(PYTEST_ARGS)
-	$(if $(filter file,$(origin PYTEST_ARGS)),$(MAKE) test-azureml)
 
 test-azureml:
 	$(MAKE) $(AZUREML) TESTS=tests/azureml test-in-venv
