@@ -31,6 +31,12 @@ def enable(
     max_tuning_runs: int | None = None,
     training_metrics: bool | None = None,
     checkpoint: bool | None = None,
+    log_models: bool | None = None,
+    registered_model_name: str | None = None,
+    log_model_signatures: bool | None = None,
+    log_input_examples: bool | None = None,
+    model_megabytes: int | None = None,
+    model_seconds: float | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -68,6 +74,15 @@ def enable(
             Default False.
         checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
             ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
+        log_models: Log the trained model, as MLflow's flavor of the framework does: scikit-learn,
+            Keras and Lightning by themselves, plain PyTorch with `watch`. Default True.
+            Some models hold rows of their training data.
+        registered_model_name: Make a version of each such model in the model registry, under this
+            name. Default: none.
+        log_model_signatures: With a model, the schemas of what it takes and gives. Default True.
+        log_input_examples: With a model, the first five rows of its training data. Default False.
+        model_megabytes: A model that is larger is not logged, which is said once. Default 256.
+        model_seconds: One that takes longer to serialise is not logged either. Default 2 s.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -87,6 +102,12 @@ def enable(
         "max_tuning_runs": max_tuning_runs,
         "training_metrics": training_metrics,
         "checkpoint": checkpoint,
+        "log_models": log_models,
+        "registered_model_name": registered_model_name,
+        "log_model_signatures": log_model_signatures,
+        "log_input_examples": log_input_examples,
+        "model_megabytes": model_megabytes,
+        "model_seconds": model_seconds,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,
@@ -272,6 +293,32 @@ def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None =
 def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
     """Log what a folder holds; as `log_artifact`."""
     log_artifact(local_dir, artifact_path)
+
+
+def register_model(name: str) -> None:
+    """Make a version of the current run's model in the model registry, or else of the last run's.
+
+    It is made in the background, once the model is stored: as a version of a logged model where the
+    server has those, and of the run's ``model`` folder elsewhere, a workspace of Azure ML for one.
+
+    What the server refuses is said and counted; `flush` waits for it.
+
+    Args:
+        name: Name of the registered model, made when absent.
+
+    Raises:
+        ValueError: With ``strict``, when the name cannot be used or no run was opened yet.
+    """
+    with guard.shield("register_model"):
+        recorder = session.get().recorder
+        run = recorder.open_run() or recorder.last_run
+        if run is not None:
+            run.register_model(name)
+        elif not recorder.is_mute:
+            problem = f"register_model({name!r}): no run yet; train something first"
+            if guard.strict:
+                raise ValueError(problem)
+            guard.say(problem)
 
 
 def flush(timeout: float = 60.0) -> Receipt:

@@ -19,8 +19,10 @@ class Upload(NamedTuple):
     run_id: str
     file: str
     """Absolute path of the spooled copy; its name is the artifact's name."""
-    folder: str
-    """The artifact's folder in the run; empty for none."""
+    path: str
+    """Where it goes in the run."""
+    kind: str
+    """See `Kind`."""
 
 
 class Outcome(NamedTuple):

@@ -129,7 +129,8 @@ class Delivery:
 
     def _queue(self, run: int, artifact: Artifact) -> list[Step]:
         if not self._is_held(run):
-            self._feed.queue_upload(self._feed.start_of(run).key, artifact.file, artifact.path)
+            key = self._feed.start_of(run).key
+            self._feed.queue_upload(key, artifact.file, artifact.path, artifact.kind)
         return []
 
     def _queue_whole(self, run: int, whole: Whole) -> list[Step]:

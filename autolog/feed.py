@@ -18,6 +18,7 @@ from autolog.journal.progress import Progress
 from autolog.journal.reader import Damage, Frame, Reader
 from autolog.records import (
     Decoder,
+    Kind,
     Malformed,
     Metrics,
     Params,
@@ -214,9 +215,9 @@ class Feed:
         """The beginning of a run that `read` returned records of."""
         return self._runs[run].start
 
-    def queue_upload(self, run_key: str, file: str, path: str) -> None:
+    def queue_upload(self, run_key: str, file: str, path: str, kind: str = Kind.FILE) -> None:
         """Have a spooled file uploaded, behind the metrics."""
-        upload = [run_key, file, path]
+        upload = [run_key, file, path, kind]
         # The first may be on its way already, with what the file held before.
         if upload not in self.progress.uploads[1:]:
             self.progress.uploads.append(upload)

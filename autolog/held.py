@@ -41,7 +41,8 @@ def set_aside(folder: Path, start: RunStart, content: Sequence[Record]) -> None:
     files.replace(place / layout.segment_name(number), segment)
     for record in content:
         if isinstance(record, Artifact) and leads_inside(record.file):
-            _move(folder / layout.FILES, place / layout.FILES, record.file)
+            for each in record.places:
+                _move(folder / layout.FILES, place / layout.FILES, each)
 
 
 def drop(folder: Path, key: str) -> None:

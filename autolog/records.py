@@ -31,6 +31,16 @@ class Status:
     """Our own word: the process ended and leaves the run, as it is, to whoever goes on with it."""
 
 
+class Kind:
+    """What a spooled file is, and so what its upload makes of it."""
+
+    FILE = "file"
+    MODEL = "model"
+    """The description of a model; what was serialised stands beside it: see `model_folder`."""
+    REGISTRATION = "registration"
+    """The description of a version to be made in the model registry."""
+
+
 class Link(NamedTuple):
     """The model and the dataset that MLflow ties the values of a metric to."""
 
@@ -100,6 +110,12 @@ class Artifact:
     run: int
     file: str
     path: str
+    kind: str = Kind.FILE
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All that belongs to it in the ``files`` folder."""
+        return (self.file, model_folder(self.file)) if self.kind == Kind.MODEL else (self.file,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,11 @@ class RunEnd:
     run: int
     status: str
     timestamp: int
+
+
+def model_folder(description: str) -> str:
+    """The folder of a spooled model, which stands beside its description."""
+    return description.rpartition(".")[0]
 
 
 Record = RunStart | Metrics | Params | Tags | Artifact | Inputs | RunEnd

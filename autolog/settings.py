@@ -100,6 +100,18 @@ class Settings:
     checkpoint: bool = _setting(
         False, _boolean, "Lightning: log the best and the last checkpoints at the end of a fit"
     )
+    log_models: bool = _setting(True, _boolean, "log the trained model at the end of a training")
+    registered_model_name: str | None = _setting(
+        None, str, "make a version of the trained model in the model registry, under this name"
+    )
+    log_model_signatures: bool = _setting(
+        True, _boolean, "with a model, the schemas of what it takes and gives"
+    )
+    log_input_examples: bool = _setting(
+        False, _boolean, "with a model, the first rows of its training data"
+    )
+    model_megabytes: int = _setting(256, _at_least(1), "largest model that is logged, in MB")
+    model_seconds: float = _setting(2.0, _seconds, "longest time that serialising one may take")
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(

@@ -9,10 +9,11 @@ import contextlib
 import math
 import os
 import random
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from autolog.journal.owner import Life, Lock
 from autolog.journal.progress import Progress
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
 from autolog.receipt import ShipperState, store_shipper_state
+from autolog.records import Kind, model_folder
 from autolog.retry import Backoff
 
 _POLL = 0.1
@@ -255,17 +257,20 @@ class Shipper:
         for source in self.sources.values():
             if source.delivery is not None or source.rests_until == math.inf:
                 continue
-            for entry in source.feed.progress.uploads:
-                run_key, file, path = entry
-                run_id = source.feed.progress.run_ids.get(run_key)
-                spooled = source.feed.spooled(file)
-                if run_id is None or spooled is None:
-                    self._settle(source, entry, "no regular file in the journal")
-                else:
-                    self._uploading = source, entry
-                    self._lane.submit(Upload(run_id, str(spooled), path.rpartition("/")[0]))
+            for entry in _ready(source.feed.progress.uploads):
+                self._submit(source, entry)
                 return True
         return False
+
+    def _submit(self, source: _Source, entry: list[str]) -> None:
+        run_key, file, path, kind = entry
+        run_id = source.feed.progress.run_ids.get(run_key)
+        spooled = source.feed.spooled(file)
+        if self._lane is None or run_id is None or spooled is None:
+            self._settle(source, entry, "no regular file in the journal")
+        else:
+            self._uploading = source, entry
+            self._lane.submit(Upload(run_id, str(spooled), path, kind))
 
     def _uploaded(self, outcome: Outcome) -> None:
         assert self._uploading is not None
@@ -282,7 +287,7 @@ class Shipper:
 
     def _settle(self, source: _Source, entry: list[str], refusal: str) -> None:
         """Strike a file off the list: the server has it, or never will."""
-        run_key, file, _ = entry
+        run_key, file, _, kind = entry
         is_ours = file == params_file.spooled_name(run_key)
         if refusal:
             source.feed.progress.reject(refusal, 0 if is_ours else 1)
@@ -293,6 +298,14 @@ class Shipper:
         spooled = source.feed.spooled(file)
         if spooled is not None and not is_ours:
             spooled.unlink()
+            if kind == Kind.MODEL:
+                shutil.rmtree(model_folder(str(spooled)), ignore_errors=True)
+
+
+def _ready(uploads: list[list[str]]) -> Iterator[list[str]]:
+    """Files to be uploaded, without versions of models that are still to come themselves."""
+    coming = {run_key for run_key, _, _, kind in uploads if kind == Kind.MODEL}
+    return (u for u in uploads if not (u[3] == Kind.REGISTRATION and u[0] in coming))
 
 
 # -- the process -----------------------------------------------------------------------------------

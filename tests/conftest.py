@@ -112,6 +112,7 @@ def autolog_home(
         if name.startswith(_OUTSIDE) and name not in QUIET_MLFLOW:
             del os.environ[name]
     os.environ["AUTOLOG_DIR"] = str(home)
+    os.environ["AUTOLOG_LOG_MODELS"] = "0"  # each would wait for a process that loads mlflow
     monkeypatch.chdir(tmp_path)
     yield home
     _end_session()

@@ -163,10 +163,15 @@ def added(without: list[Fields], with_ours: list[Fields]) -> list[dict[str, list
 
 
 def _are_alike(theirs: Any, both: Any) -> bool:
-    """Equal; of a point logged again within a millisecond MLflow's SQL stores keep one."""
+    """Equal; of a point logged again within a millisecond MLflow's SQL stores keep one.
+
+    So the side with more of them says something only where the other one has each point once.
+    """
     if theirs == both or not (isinstance(theirs, list) and isinstance(both, list)):
         return bool(theirs == both)
-    return len(both) < len(theirs) and list(dict.fromkeys(both)) == list(dict.fromkeys(theirs))
+    distinct = list(dict.fromkeys(theirs))
+    is_theirs_to_repeat = len(both) < len(theirs) or len(distinct) < len(theirs)
+    return is_theirs_to_repeat and list(dict.fromkeys(both)) == distinct
 
 
 def _difference(run: Fields, other: Fields) -> tuple[Fields, dict[str, list[str]]]:

@@ -216,7 +216,8 @@ def test_every_variable_of_the_table_works() -> None:
     """Each can be set from the environment, and its value is the one given."""
     texts = {
         **dict.fromkeys(("disabled", "strict", "silent", "exclusive"), "1"),
-        **dict.fromkeys(("training_metrics", "checkpoint"), "1"),
+        **dict.fromkeys(("training_metrics", "checkpoint", "log_input_examples"), "1"),
+        **dict.fromkeys(("log_models", "log_model_signatures"), "0"),
         "mode": "offline",
         "dir": "/journals",
         "extra_tags": '{"team": "vision"}',

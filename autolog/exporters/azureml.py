@@ -227,7 +227,7 @@ class AzureExporter(RestExporter):
         query = {"run_id": run_id, "metric_key": key, "max_results": str(_PAGE)}
         while True:
             try:
-                reply = self._call("GET", "metrics/get-history", params=query)
+                reply = self.call("GET", "metrics/get-history", params=query)
             except Rejected as refusal:
                 if refusal.code != "RESOURCE_DOES_NOT_EXIST":
                     raise

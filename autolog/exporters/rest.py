@@ -163,7 +163,7 @@ class RestExporter(TrackingExporter):
     def get_run(self, run_id: str) -> Found | None:
         """See `TrackingExporter`."""
         try:
-            reply = self._call("GET", "runs/get", params={"run_id": run_id})
+            reply = self.call("GET", "runs/get", params={"run_id": run_id})
         except Rejected as error:
             if error.code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -178,7 +178,7 @@ class RestExporter(TrackingExporter):
             "run_view_type": "ALL",
             "max_results": 1,
         }
-        reply = self._call("POST", "runs/search", wire.body(query))
+        reply = self.call("POST", "runs/search", wire.body(query))
         return wire.found(reply, "runs", 0, "info", "run_id") if reply.get("runs") else None
 
     def create_run(self, experiment_id: str, start: RunStart, tags: Mapping[str, str]) -> str:
@@ -190,18 +190,18 @@ class RestExporter(TrackingExporter):
             "user_id": start.tags.get("mlflow.user", "unknown"),
             "tags": [{"key": key, "value": value} for key, value in tags.items()],
         }
-        reply = self._call("POST", "runs/create", wire.body(content))
+        reply = self.call("POST", "runs/create", wire.body(content))
         return str(wire.at(reply, "run", "info", "run_id"))
 
     def update_run(self, run_id: str, status: str, end_time: int) -> None:
         """See `TrackingExporter`."""
         content = {"run_id": run_id, "status": status, "end_time": end_time}
-        self._call("POST", "runs/update", wire.body(content))
+        self.call("POST", "runs/update", wire.body(content))
 
     def get_experiment(self, name: str) -> Found | None:
         """See `TrackingExporter`."""
         try:
-            reply = self._call("GET", "experiments/get-by-name", params={"experiment_name": name})
+            reply = self.call("GET", "experiments/get-by-name", params={"experiment_name": name})
         except Rejected as error:
             if error.code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -210,24 +210,25 @@ class RestExporter(TrackingExporter):
 
     def create_experiment(self, name: str) -> str:
         """See `TrackingExporter`."""
-        reply = self._call("POST", "experiments/create", wire.body({"name": name}))
+        reply = self.call("POST", "experiments/create", wire.body({"name": name}))
         return str(wire.at(reply, "experiment_id"))
 
     def log_batch(self, batch: Batch) -> None:
         """See `TrackingExporter`."""
-        self._call("POST", "runs/log-batch", wire.encode(batch))
+        self.call("POST", "runs/log-batch", wire.encode(batch))
 
     def log_inputs(self, run_id: str, content: str) -> None:
         """See `Exporter.log_inputs`."""
-        self._call("POST", "runs/log-inputs", wire.body({**wire.inputs(content), "run_id": run_id}))
+        self.call("POST", "runs/log-inputs", wire.body({**wire.inputs(content), "run_id": run_id}))
 
-    def _call(
+    def call(
         self,
         method: str,
         endpoint: str,
         body: bytes | None = None,
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        """Ask one of MLflow's routes; the reply. Raises `Retryable` and `Rejected`."""
         return self._send(method, f"{self._base}/api/2.0/mlflow/{endpoint}", body, params)
 
     @property

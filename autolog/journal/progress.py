@@ -36,7 +36,7 @@ class Progress:
     ended: list[str] = field(default_factory=list)
     """Run keys whose end the server knows."""
     uploads: list[list[str]] = field(default_factory=list)
-    """Files still to be uploaded: run key, file in the ``files`` folder, path in the run."""
+    """Files still to be uploaded: run key, file in the ``files`` folder, path in the run, kind."""
     target: str = ""
     """The server that all of this is about; empty for the one that ``meta.json`` names."""
     damage: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_upload(value: object) -> bool:
-    return _is_list(value, _is_text) and len(value) == 3 and all(map(leads_inside, value[1:]))
+    return _is_list(value, _is_text) and len(value) == 4 and all(map(leads_inside, value[1:3]))
 
 
 def _is_list(value: object, accepts: Callable[[object], bool]) -> TypeGuard[list[Any]]:

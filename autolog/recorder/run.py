@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import operator
 import os  # noqa: TC003 - the types of the verbs resolve at run time
 import time
+import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +18,13 @@ from autolog import guard, records, settings, values
 from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
 from autolog.recorder.keys import KeyTable, KeyTuple
+from autolog.recorder.models import Budget, Model, OverBudget
 from autolog.recorder.problems import Problems
 from autolog.recorder.spool import Spool
 from autolog.records import (
     Artifact,
     Inputs,
+    Kind,
     Link,
     Metrics,
     Params,
@@ -28,11 +33,14 @@ from autolog.records import (
     Status,
     Tags,
 )
+from autolog.settings import Settings
 
 _FRAME = layout.HEADER.pack
 _PLAIN = frozenset((float, int, bool))
 _MOST_KEY_TUPLES = 1024
 _PARAMS_A_RECORD = 100
+MODEL = "model"
+"""The name of a run's model, and its folder among the artifacts."""
 
 
 class Point(NamedTuple):
@@ -96,6 +104,8 @@ class Run:
         self._written = 0
         self._run_id = start.run_id
         self._spool = Spool(journal)
+        self._models: Counter[str] = Counter()
+        """How many models were logged here, by name."""
         journal.declare(self.key, layout.frame(records.encode(start)))
 
     @property
@@ -334,8 +344,50 @@ class Run:
             return
         self._append_artifact(file, path)
 
-    def _append_artifact(self, file: str, path: str) -> None:
-        self._store(layout.frame(records.encode(Artifact(self.number, file, path))))
+    def _append_artifact(self, file: str, path: str, kind: str = Kind.FILE) -> None:
+        self._store(layout.frame(records.encode(Artifact(self.number, file, path, kind))))
+
+    def log_model(self, model: Model, chosen: Settings, name: str = MODEL) -> None:
+        """Log a trained model as the settings say; one that cannot be serialised costs a line."""
+        facts = {
+            "key": uuid.uuid4().hex,
+            "name": name,
+            "number": self._models[name] + 1,
+            "timestamp": time.time_ns() // 1_000_000,
+        }
+        try:
+            budget = Budget(chosen.model_megabytes, chosen.model_seconds)
+            file = self._spool.model(model, budget, facts)
+        except OverBudget as reason:
+            self._without_model(name, f"{reason}. A higher value logs it; log_models=False none")
+        except Exception as error:  # noqa: BLE001 - serialising runs the user's code
+            self._without_model(name, f"it cannot be stored ({type(error).__name__}: {error})")
+        else:
+            self._append_artifact(file, name, Kind.MODEL)
+            self._models[name] += 1
+            if chosen.registered_model_name and name == MODEL:
+                self.register_model(chosen.registered_model_name)
+
+    def _without_model(self, name: str, why: str) -> None:
+        guard.say_once(f"model:{why[:60]}", f"{self.title} is without its {name}: {why}")
+        self.set_tags({f"autolog.{name}": f"not logged: {why}"[:500]}, by_user=False)
+
+    def register_model(self, registered_name: str, name: str = MODEL) -> None:
+        """Make a version of the run's model in the model registry, once the model is stored."""
+        try:
+            values.name("registered model", registered_name)
+        except values.BadValue as error:
+            problems = Problems(self._drop, by_user=True)
+            problems.add("bad name", error)
+            problems.settle()
+            return
+        wanted = {
+            "name": name,
+            "number": self._models[name],
+            "registered_name": registered_name,
+        }
+        file = self._spool.write(json.dumps(wanted).encode(), "registration.json")
+        self._append_artifact(file, name, Kind.REGISTRATION)
 
     # -- what MLflow's clients write, after MLflow's own checks ------------------------------------
 

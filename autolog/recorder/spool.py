@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from autolog.journal import layout
+from autolog.journal import files, layout
 from autolog.journal.writer import Journal
+from autolog.recorder.models import Budget, Model
 
 
 class Spool:
@@ -36,6 +39,22 @@ class Spool:
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(fd, "wb") as file:
             file.write(content)
+        return _name(place)
+
+    def model(self, model: Model, budget: Budget, facts: Mapping[str, object]) -> str:
+        """Serialise a model into a folder, with its description beside it; the latter's place.
+
+        `facts` go into the description too. Raises whatever serialising raises.
+        """
+        place = self._place("model.json")
+        try:
+            folder = place.with_suffix("")
+            folder.mkdir(mode=0o700)
+            model.save(folder, budget)
+            files.replace(place, json.dumps({**model.described(), **facts}).encode())
+        except BaseException:
+            shutil.rmtree(place.parent, ignore_errors=True)
+            raise
         return _name(place)
 
     def _place(self, path: str) -> Path:

@@ -7,12 +7,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from autolog import guard
+from autolog.recorder.run import MODEL
 from autolog.records import Status
 
 if TYPE_CHECKING:
     import os
 
+    from autolog.recorder.models import Model
     from autolog.recorder.run import Run
+    from autolog.settings import Settings
 
 EPOCH_LOSS = "epoch_loss"
 
@@ -97,6 +100,13 @@ class Training:
             return
         with guard.shield("training.log_bytes"):
             self.run.log_bytes(content, path)
+
+    def log_model(self, model: Model, chosen: Settings, name: str = MODEL) -> None:
+        """Log the trained model as the settings say; one that cannot be serialised costs a line."""
+        if self.run is None:
+            return
+        with guard.shield("training.log_model"):
+            self.run.log_model(model, chosen, name)
 
     def end(self, status: str = Status.FINISHED) -> None:
         """End the training, once, and its run if the training opened it."""

@@ -9,6 +9,7 @@ Load this package only where Keras is wanted: it imports it, and with it the bac
 `observer`      Keras' events, turned into the verbs of a training
 `batches`       values of single batches, where they are asked for
 `companions`    what callbacks of Keras beside ours decide: stopping, checkpoints
+`models`        the trained model, as MLflow's flavor of Keras stores it
 `neighbours`    what MLflow logs of the same fit
 `optimizers`    which optimizers train a model, and what they say about themselves
 `reading`       what models and arguments say about themselves

@@ -143,7 +143,7 @@ class _JoinedCall(_Call):
         given = self.bound.arguments["callbacks"]
         given.callbacks[:] = callbacks
         self._observer.set_model(self.bound.arguments["self"])
-        self._observer.set_params(given.params)
+        self._observer.set_params(getattr(given, "params", None))  # older Keras sets none
 
     def _leave(self) -> None:
         self.bound.arguments["callbacks"].callbacks[:] = self._present

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from autolog import guard, recorder
-from autolog.callbacks.keras import neighbours
+from autolog.callbacks.keras import models, neighbours
 from autolog.callbacks.keras.companions import Companions
 from autolog.callbacks.keras.neighbours import SUMMARY, Neighbour
 from autolog.callbacks.keras.optimizers import Optimizers
@@ -119,6 +119,9 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
                 training.log_metrics(outcome, self._last_step)
                 for restored, step in self._companions.restored(offset):
                     training.log_metrics(restored, step)
+            with guard.shield("keras.model"):
+                if recorder.get().settings.log_models and not self._neighbour.logs_models:
+                    models.log(training, self.model)
         self._end()
 
     # -- an evaluation -----------------------------------------------------------------------------

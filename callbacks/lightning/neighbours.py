@@ -6,6 +6,7 @@ Both have their run before a trainer starts, so asking for it asks no server.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from autolog.callbacks.lightning.facts import hyper_parameters, logged_metrics, stopping_params
@@ -60,9 +61,20 @@ def find(trainer: Any) -> Neighbour | None:
             names = frozenset(hyper_parameters(trainer, trainer.lightning_module))
             return Neighbour(run, prefix, names, logged)
     for callback in trainer.callbacks:
-        if (type(callback).__module__, type(callback).__name__) == _MLFLOWS_CALLBACK:
+        if _is_mlflows(callback):
             return Neighbour(SharedRun(callback.run_id, None), "", _mlflows_names(trainer), logged)
     return None
+
+
+def logs_models(trainer: Any) -> bool:
+    """Whether ``mlflow.pytorch.autolog()`` logs the trained module."""
+    utils = sys.modules.get("mlflow.utils.autologging_utils")
+    is_there = any(_is_mlflows(callback) for callback in trainer.callbacks)
+    return is_there and bool(utils and utils.get_autologging_config("pytorch", "log_models", True))
+
+
+def _is_mlflows(callback: object) -> bool:
+    return (type(callback).__module__, type(callback).__name__) == _MLFLOWS_CALLBACK
 
 
 def _mlflows_names(trainer: Any) -> frozenset[str]:

@@ -7,10 +7,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolog import guard, recorder, settings
-from autolog.callbacks import ranks
-from autolog.callbacks.lightning import facts
+from autolog.callbacks import ranks, schemas
+from autolog.callbacks.lightning import facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
 from autolog.callbacks.lightning.spaces import space_of
+from autolog.callbacks.modules import as_model
 from autolog.callbacks.tensors import Rings, plain
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _UNUSED = (
 )
 """Hooks of every batch that we have no use for. Lightning profiles the call of each hook that can
 be called, an empty one too: that takes longer than all we do."""
+_SHARDING = frozenset({"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"})
 
 
 def observe(trainer: Any, logger: AutologLogger) -> Any:
@@ -124,6 +126,8 @@ class _Observer:
             fit.losses.add(loss, batch, times)
             if fit.every is not None:
                 fit.log_step(trainer, fit.every)
+            if fit.batch_schema is None:
+                fit.look_at(batch)
         except Exception as error:  # noqa: BLE001 - as a shield
             guard.swallow("lightning.on_train_batch_end", error)
 
@@ -140,10 +144,12 @@ class _Observer:
                 self._fit.log_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Log the last epoch."""
+        """Log the last epoch, and the model that it has left."""
         if self._fit is not None:
             with guard.shield("lightning.on_train_end"):
                 self._fit.log_epoch(trainer)
+            with guard.shield("lightning.model"):
+                self._fit.log_model(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Have the run end by what ended the training."""
@@ -180,6 +186,8 @@ class _Fit:
         self._step: int = self._first_step + trainer.global_step
         self.every = recorder.get().settings.log_every_n_steps
         """Optimizer steps between two values of batches; None where there are none."""
+        self.batch_schema: schemas.Schema | None = None
+        """That of the first batch, as far as it is known: empty where it has none."""
         self._rings = Rings()
         self.losses = Losses(self._rings)
 
@@ -229,6 +237,30 @@ class _Fit:
             self._training.log_metrics({"learning_rate": ended.rate}, self._epoch_step)
         if ended.samples and self._is_free(trainer, "epoch_loss"):
             self._epoch_loss.log(self._epoch, {0: (ended.total, ended.samples)})
+
+    def log_model(self, trainer: Any) -> None:
+        """Log the trained module, unless MLflow does, or each rank has a part of it only."""
+        chosen = recorder.get().settings
+        if self._training.silent or not chosen.log_models or neighbours.logs_models(trainer):
+            return
+        strategy = type(trainer.strategy).__name__
+        if strategy in _SHARDING:
+            guard.say_once(
+                f"lightning.model:{strategy}",
+                f"no model is logged: with {strategy} no rank has all of it. Use checkpoint=True",
+            )
+            return
+        module = trainer.lightning_module
+        package = space_of(trainer).partition(".")[0].replace("_", "-")
+        example = getattr(module, "example_input_array", None)
+        given = self.batch_schema if example is None else schemas.of(example)
+        signature = schemas.signature(given, None) if chosen.log_model_signatures else None
+        self._training.log_model(as_model(module, package, signature=signature), chosen)
+
+    def look_at(self, batch: Any) -> None:
+        """Have the schema of what a module is given: of the first thing in a batch."""
+        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
+        self.batch_schema = schemas.of(first) or []
 
     def _is_free(self, trainer: Any, name: str) -> bool:
         is_taken = facts.is_logged(trainer, name)

@@ -18,6 +18,11 @@ def makes_child_runs(run: Run, estimator: Any) -> bool:
     return estimators.is_search_of_mlflows(estimator) and _logs_into(run)
 
 
+def logs_models(run: Run) -> bool:
+    """Whether MLflow logs the fitted estimator."""
+    return _logs_into(run) and bool(_config("log_models"))
+
+
 def logs_score(run: Run, estimator: Any) -> bool:
     """Whether MLflow logs what an estimator's ``score`` says, under a name of its own."""
     manager = _manager_of_scores(run)
@@ -27,7 +32,11 @@ def logs_score(run: Run, estimator: Any) -> bool:
 def logs_metric_of(run: Run, values: Iterable[Any]) -> bool:
     """Whether MLflow logs a metric of these values, where the call goes through its wrapper."""
     manager = _manager_of_scores(run)
-    return manager is not None and manager.get_info_for_metric_api_call(values, {})[0] is not None
+    if manager is None:
+        return False
+    before_mlflow_3 = "get_run_id_and_dataset_name_for_metric_api_call"
+    ask = getattr(manager, "get_info_for_metric_api_call", getattr(manager, before_mlflow_3, None))
+    return ask is not None and ask(values, {})[0] is not None
 
 
 def beneath(function: Any) -> Any:

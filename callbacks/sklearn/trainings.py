@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autolog import guard, recorder
-from autolog.callbacks.sklearn import estimators, scores, searches, training_metrics
+from autolog.callbacks.sklearn import estimators, models, scores, searches, training_metrics
 from autolog.callbacks.sklearn.data import Data
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ def log_outcome(
         scores.remember(training, estimator)
     with guard.shield("sklearn.search"):
         searches.log(training, estimator)
+    if recorder.get().settings.log_models:
+        with guard.shield("sklearn.model"):
+            models.log(training, estimator, data)
     if recorder.get().settings.training_metrics:
         with guard.shield("sklearn.training_metrics"):
             training_metrics.log(training, estimator, data, seconds)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from autolog import guard, recorder
+from autolog.callbacks.modules import as_model
 from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import optimizer_params, plain
 from autolog.callbacks.torch import watched
@@ -48,6 +49,7 @@ class RunLog:
         self._first: Trained | None = None
         """The first epoch, until the next one begins: the line of the user's own program that logs
         its loss, if there is one, comes after the loop over the loader."""
+        self._has_model = False
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
 
@@ -61,6 +63,13 @@ class RunLog:
     def has_just_begun(self) -> bool:
         """True while so few steps are made that another optimizer may be part of the same loop."""
         return sum(self._steps) < _FEWEST_STEPS
+
+    def log_model(self, model: Module) -> None:
+        """Log the model that was said to be trained, once."""
+        chosen = recorder.get().settings
+        if chosen.log_models and not self._has_model:
+            self._has_model = True
+            self.training.log_model(as_model(model), chosen)
 
     # -- steps -------------------------------------------------------------------------------------
 

@@ -208,6 +208,7 @@ class Observer:
     def _end(self) -> None:
         """Log what is finished and end the run."""
         self._conclude()
+        self._log_model()
         ended, self._log = self._log, None
         _observers.discard(self)
         if ended is not None:
@@ -220,6 +221,11 @@ class Observer:
         self.report()
         if self._log is not None and not self._log.is_over:
             self._log.conclude()
+
+    def _log_model(self) -> None:
+        model = self._model()
+        if model is not None and self._log is not None and not self._log.is_over:
+            self._log.log_model(model)
 
     def finish(self) -> None:
         """Close every pass and end the run."""
@@ -238,6 +244,8 @@ class Observer:
         if status == Status.FINISHED:
             self.tracker.finish()
         self._conclude()
+        if status == Status.FINISHED:
+            self._log_model()
 
     @property
     def is_orphaned(self) -> bool:

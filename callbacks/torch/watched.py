@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 from weakref import ReferenceType, WeakKeyDictionary
+
+from autolog.callbacks.modules import unwrapped
 
 if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
-
-_WRAPPERS: Final = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 _models: WeakKeyDictionary[Optimizer, ReferenceType[Module]] = WeakKeyDictionary()
 
@@ -25,7 +25,7 @@ def log_everything(*, on: bool) -> None:
 
 def add(model: Module, optimizers: tuple[Optimizer, ...]) -> None:
     """Have the trainings of `optimizers` logged as those of `model`."""
-    reference = weakref.ref(_unwrapped(model))
+    reference = weakref.ref(unwrapped(model))
     for optimizer in optimizers:
         _models[optimizer] = reference
 
@@ -53,14 +53,3 @@ def model_params(model: Module) -> dict[str, object]:
         "model_parameters": sum(size for size, _ in sizes),
         "model_trainable_parameters": sum(size for size, is_trained in sizes if is_trained),
     }
-
-
-def _unwrapped(model: Any) -> Module:
-    """The user's own module within what torch wraps round it."""
-    while True:
-        if type(model).__name__ == "OptimizedModule":  # of torch.compile
-            model = model._orig_mod  # noqa: SLF001 - what state_dict() calls it too
-        elif type(model).__name__ in _WRAPPERS:
-            model = model.module
-        else:
-            return model  # type: ignore[no-any-return]

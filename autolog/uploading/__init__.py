@@ -1,0 +1,91 @@
+"""Uploads files and models, in the process of the slow lane.
+
+By MLflow's own repositories, for which this is the only part of the shipping half that imports
+mlflow where the server is reached over HTTP; to a workspace of Azure ML without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from autolog import settings
+from autolog.artifacts import Upload
+from autolog.exporters import Rejected, Retryable
+from autolog.records import Kind
+from autolog.uploading.spooled import Registration, SpooledModel
+from autolog.workspace.address import is_workspace
+
+Problem = tuple[str, bool]
+"""Why a file is not stored, empty when it is; and whether that is final."""
+
+
+class Repository(Protocol):
+    """Where the files of runs are. Every call may raise `Retryable` and `Rejected`."""
+
+    def log_file(self, run_id: str, file: Path, path: str) -> None:
+        """Store a file in a run, under a path there."""
+
+    def log_model(self, run_id: str, model: SpooledModel) -> None:
+        """Store a model of a run; safe to call again."""
+
+    def register_model(self, run_id: str, wanted: Registration) -> None:
+        """Make a version in the model registry of a run's newest model, unless it is there.
+
+        Raises `Rejected` where the run has none.
+        """
+
+
+def main() -> None:
+    """Upload what standard input asks for, a JSON line each, and answer each with a line."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(19)  # a file can wait, and mlflow alone takes seconds of a processor to load
+    replies = sys.stdout
+    sys.stdout = sys.stderr
+    repository_for = _repositories()
+    for line in sys.stdin:
+        upload, token = json.loads(line)
+        problem = _sent(lambda token=token: repository_for(token), Upload(*upload))
+        replies.write(json.dumps(problem) + "\n")
+        replies.flush()
+
+
+def _repositories() -> Callable[[str | None], Repository]:
+    """What gives the repository of this process's target, for the token that came with a file."""
+    environ = settings.environment()
+    uri = environ["MLFLOW_TRACKING_URI"]
+    if is_workspace(uri):
+        from autolog.uploading.workspace import WorkspaceRepository
+
+        return WorkspaceRepository(uri, environ).with_token
+    from autolog.uploading.tracking import TrackingRepository
+
+    repository = TrackingRepository()
+    return lambda _: repository
+
+
+def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Problem:
+    try:
+        _send(open_repository(), upload)
+    except Rejected as refusal:
+        return refusal.reason, True
+    except Retryable as problem:
+        return problem.reason, False
+    except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
+        return f"{type(error).__name__}: {error}", False
+    return "", True
+
+
+def _send(repository: Repository, upload: Upload) -> None:
+    file = Path(upload.file)
+    if upload.kind == Kind.MODEL:
+        repository.log_model(upload.run_id, SpooledModel.read(file))
+    elif upload.kind == Kind.REGISTRATION:
+        repository.register_model(upload.run_id, Registration.read(file))
+    else:
+        repository.log_file(upload.run_id, file, upload.path)
