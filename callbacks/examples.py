@@ -21,14 +21,17 @@ class Example(NamedTuple):
 
 def of(data: Any) -> Example | None:
     """The first five rows of a data frame or an array; None of anything else."""
-    pandas = sys.modules.get("pandas")
-    if isinstance(data, getattr(pandas, "DataFrame", ())):
+    if isinstance(data, _kind("pandas", "DataFrame")):
         content = json.loads(data.head(_ROWS).to_json(orient="split", index=False))
         return _example(content, type="dataframe", pandas_orient="split")
-    numpy = sys.modules.get("numpy")
-    if isinstance(data, getattr(numpy, "ndarray", ())) and data.ndim:
+    if isinstance(data, _kind("numpy", "ndarray")) and data.ndim:
         return _example(data[:_ROWS].tolist(), type="ndarray")
     return None
+
+
+def _kind(module: str, name: str) -> Any:
+    """A class of a module that the program has loaded, else no class at all."""
+    return getattr(sys.modules.get(module), name, ())
 
 
 def _example(content: object, **info: object) -> Example:

@@ -68,4 +68,6 @@ def _pickle_module() -> Any:
     """What ``torch.save`` pickles with; cloudpickle takes classes of ``__main__`` along."""
     import cloudpickle
 
-    return SimpleNamespace(Pickler=cloudpickle.CloudPickler, dumps=cloudpickle.dumps)
+    return SimpleNamespace(
+        Pickler=cloudpickle.CloudPickler, dumps=cloudpickle.dumps, __name__="cloudpickle"
+    )

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
 from commands import autolog as command
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsRegressor
 from support import run_script
 
+import autolog
+
 if TYPE_CHECKING:
+    from logged import LoggedRun
     from support import MlflowServer
 
 _DATA = """
@@ -137,19 +146,27 @@ for name, (kind, expected) in json.load(open("predicted.json")).items():
         given = X if flavor == "sklearn" else X32
         np.testing.assert_allclose(served.predict(given), expected, rtol=1e-6)
     info = mlflow.models.get_model_info(uri)
-    loaded[name] = {
-        "signature": str(info.signature),
-        "inputs": info.signature and info.signature.inputs.to_dict(),
-        "requirements": sorted(
-            line.partition("==")[0] for line in
-            open(mlflow.pyfunc.get_model_dependencies(uri)).read().split()
-        ),
-        "registered": [
-            (v.name, v.run_id == run.info.run_id)
-            for v in client.search_model_versions(f"run_id = '{run.info.run_id}'")
-        ],
-    }
-json.dump(loaded, open(sys.argv[1], "w"))
+    (version,) = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    assert version.name == "ours", version
+    folder = mlflow.artifacts.download_artifacts(uri)
+    requirements = open(f"{folder}/requirements.txt").read().replace("-cpu", "").split()
+    loaded[name] = {"requirements": sorted(line.partition("==")[0] for line in requirements)}
+    for side in ("inputs", "outputs"):
+        schema = getattr(info.signature, side, None)
+        if schema is not None:
+            loaded[name][side] = schema.to_dict()
+    if info.saved_input_example_info:
+        example = mlflow.models.Model.load(folder).load_input_example(folder)
+        np.testing.assert_allclose(example, X[:5])
+        loaded[name]["example"] = len(example)
+    if hasattr(client, "search_logged_models"):
+        (logged,) = client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'")
+        assert (logged.name, str(logged.status)) == ("model", "READY"), logged
+        assert logged.params == run.data.params
+        assert {m.key: m.value for m in logged.metrics} == run.data.metrics
+        (output,) = run.outputs.model_outputs
+        assert output.model_id == logged.model_id
+json.dump(loaded, open(os.environ["FOUND"], "w"))
 """
 )
 
@@ -162,27 +179,153 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("trained")
     environ = {"AUTOLOG_DIR": str(folder / "home"), "AUTOLOG_MODE": "offline"}
-    run_script(_TRAIN, cwd=folder, env={**environ, "AUTOLOG_LOG_MODELS": "1"}, timeout=150)
+    done = run_script(_TRAIN, cwd=folder, env={**environ, "AUTOLOG_LOG_MODELS": "1"}, timeout=150)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return folder
 
 
 class TestLoading:
     """MLflow loads what was logged, and it predicts the same values."""
 
-    @pytest.mark.parametrize("kind", ["sqlite", "server"])
+    @pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.long), "server"])
     def test_each_flavor(
         self,
         trained: Path,
         kind: str,
         new_store: Callable[[], str],
         request: pytest.FixtureRequest,
+        tmp_path: Path,
     ) -> None:
         """In another process, without the classes of the program that trained."""
         server: MlflowServer | None = None
         if kind == "server":
             server = request.getfixturevalue("mlflow_server")
         uri = server.url if server else new_store()
-        command("sync", trained / "home", "--to", uri, code=0)
-        run_script(_LOAD, kind, cwd=trained, env={"MLFLOW_TRACKING_URI": uri}, timeout=150)
+        copy = shutil.copytree(trained / "home", tmp_path / "copy")
+        command("sync", copy, "--to", uri, code=0)
+        environ = {"MLFLOW_TRACKING_URI": uri, "FOUND": kind}
+        done = run_script(_LOAD, cwd=trained, env=environ, timeout=150)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         loaded = json.loads((trained / kind).read_text())
-        assert loaded == {}
+        found = {name.rpartition("-")[0]: what for name, what in loaded.items()}
+        assert found == EXPECTED
+
+
+def _tensors(dtype: str, *shapes: tuple[int, ...]) -> list[list[dict[str, Any]]]:
+    """MLflow's schemas of one tensor each."""
+    return [
+        [{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [*shape]}}] for shape in shapes
+    ]
+
+
+(_ROWS,) = _tensors("float32", (-1, 4))
+EXPECTED = {
+    "Pipeline": {
+        "inputs": _tensors("float64", (-1, 4))[0],
+        "outputs": _tensors("int64", (-1,))[0],
+        "requirements": ["cloudpickle", "mlflow", "numpy", "scikit-learn", "scipy"],
+        "example": 5,
+    },
+    "Net": {"requirements": ["cloudpickle", "mlflow", "numpy", "torch"]},
+    "Module": {
+        "inputs": _ROWS,
+        "requirements": ["cloudpickle", "lightning", "mlflow", "numpy", "torch"],
+    },
+    "Sequential": {
+        "inputs": _ROWS,
+        "outputs": _tensors("float32", (-1, 1))[0],
+        "requirements": ["keras", "mlflow", "numpy", "tensorflow"],
+    },
+}
+
+
+class TestBounds:
+    """A model that may not, or cannot, be logged costs a line."""
+
+    @pytest.fixture
+    def models(self, logged: Callable[[], list[LoggedRun]]) -> Callable[[], list[str]]:
+        """The artifacts of all runs, where models are logged."""
+        autolog.enable(log_models=True)
+        return lambda: [path for run in logged() for path, _ in run.uploads]
+
+    @pytest.mark.parametrize(
+        ("bound", "words"),
+        [
+            ({"model_megabytes": 1}, "more than model_megabytes=1"),
+            ({"model_seconds": 0}, "longer than model_seconds=0"),
+        ],
+    )
+    def test_over_budget(
+        self,
+        models: Callable[[], list[str]],
+        logged: Callable[[], list[LoggedRun]],
+        *,
+        autolog_home: Path,
+        capsys: pytest.CaptureFixture[str],
+        bound: dict[str, Any],
+        words: str,
+    ) -> None:
+        """It is given up at the bound, said once with the setting, and noted in the run."""
+        autolog.enable(silent=False, **bound)
+        rows = np.zeros((150_000, 2))
+        for _ in range(2):
+            KNeighborsRegressor().fit(rows, rows[:, 0])
+        assert models() == []
+        assert capsys.readouterr().err.count(words) == 1
+        for run in logged():
+            assert words in run.tags["autolog.model"]
+        assert list(autolog_home.glob("*/*/files/*")) == []
+
+    def test_what_cannot_be_pickled(
+        self,
+        models: Callable[[], list[str]],
+        logged: Callable[[], list[LoggedRun]],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """The training is logged otherwise."""
+
+        class Locked(LinearRegression):
+            def __getstate__(self) -> Any:
+                raise TypeError("no pickles of me")
+
+        autolog.enable(silent=False)
+        Locked().fit([[1.0], [2.0]], [1.0, 2.0])
+        assert models() == []
+        assert "it cannot be stored (TypeError: no pickles of me)" in capsys.readouterr().err
+        (run,) = logged()
+        assert run.params["fit_intercept"] == "True"
+
+    def test_a_torch_model_over_budget(
+        self, models: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Known from its parameters, before a byte is written."""
+        autolog.enable(silent=False, model_megabytes=1)
+        net = torch.nn.Linear(1000, 300)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        autolog.watch(net, optimizer)
+        net(torch.zeros(2, 1000)).sum().backward()
+        optimizer.step()
+        autolog.end_run()
+        assert models() == []
+        assert "more than model_megabytes=1 (here 1)" in capsys.readouterr().err
+
+    def test_off(self, models: Callable[[], list[str]]) -> None:
+        """By option; by its variable the other tests go without."""
+        autolog.enable(log_models=False)
+        LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])
+        assert models() == []
+
+    def test_of_a_search(self, models: Callable[[], list[str]]) -> None:
+        """The search, and its best estimator."""
+        GridSearchCV(Ridge(), {"alpha": [1.0, 2.0]}, cv=2).fit(np.eye(4), np.arange(4.0))
+        assert sorted(path for path in models() if "." not in path) == ["best_estimator", "model"]
+
+
+def test_a_registration_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Said, and raised with strict."""
+    autolog.enable(mode="offline")
+    autolog.register_model("ours")
+    assert "register_model('ours'): no run yet" in capsys.readouterr().err
+    autolog.enable(strict=True)
+    with pytest.raises(ValueError, match="no run yet; train something first"):
+        autolog.register_model("ours")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import platform
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 
 class OverBudget(Exception):
@@ -46,27 +47,25 @@ class Budget:
         self._bytes_left -= size
 
     @contextlib.contextmanager
-    def open(self, path: Path) -> Iterator[_Measured]:
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(path, "wb", opener=_private) as file:
-            yield _Measured(file, self)
+        with open(path, "wb", buffering=0, opener=_private) as file:
+            measured = _Measured(cast("io.FileIO", file), self)
+            yield measured
+            measured.flush()
 
 
-class _Measured:
-    """As much of a binary file as those who serialise ask for."""
+class _Measured(io.BufferedWriter):
+    """A binary file whose writes come off a budget."""
 
-    def __init__(self, file: IO[bytes], budget: Budget) -> None:
-        self._file, self._budget = file, budget
+    def __init__(self, file: io.FileIO, budget: Budget) -> None:
+        super().__init__(file)
+        self._budget = budget
 
     def write(self, content: Any) -> int:
-        """Write bytes, or what gives them as a buffer."""
+        """Write bytes, or what gives them as a buffer. Raises `OverBudget`."""
         self._budget.take(memoryview(content).nbytes)
-        return self._file.write(content)
-
-    def flush(self) -> None:
-        """Have what is written so far in the file."""
-        self._file.flush()
+        return super().write(content)
 
 
 @dataclass(frozen=True, slots=True)

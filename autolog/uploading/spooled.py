@@ -7,6 +7,7 @@ write them: https://mlflow.org/docs/latest/ml/model/#storage-format. The model i
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -61,10 +62,11 @@ class SpooledModel:
         """Every file of the folder. Raises `Rejected` for anything that is no file of its own."""
         found = []
         for path in sorted(self.folder.rglob("*")):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise Rejected(f"model with a file that is elsewhere: {path.name}")
-            if path.is_file():
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                 found.append(path)
+            elif not stat.S_ISDIR(status.st_mode):
+                raise Rejected(f"model with a file that is elsewhere: {path.name}")
         if not found:
             raise Rejected("no model in the journal")
         return found

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from autolog.settings import Settings
 
 _FOLDER: Final = "data"
+_PACKAGES: Final = {"tensorflow": ("tensorflow", "tensorflow-cpu")}
+"""Distributions of a backend, where there is more than the one of its name."""
 _OWN: Final = frozenset({"keras", "tensorflow", "tf_keras"})
 _BYTES: Final = {"bool": 1, "float64": 8, "int64": 8, "uint64": 8, "float16": 2, "bfloat16": 2}
 _MOST_BYTES: Final = 4
@@ -56,7 +58,8 @@ def _model(model: Any, chosen: Settings) -> Model:
         path.chmod(0o600)
         budget.take(path.stat().st_size)
 
-    packages = ("keras", "numpy", keras.backend.backend())
+    backend = keras.backend.backend()
+    packages = ("keras", "numpy", *_PACKAGES.get(backend, (backend,)))
     texts = {f"{_FOLDER}/keras_module.txt": "keras"}
     signature = _signature(model) if chosen.log_model_signatures else None
     return Model(write, f"{_FOLDER}/model.keras", flavors, packages, texts, signature)
