@@ -109,7 +109,7 @@ def test_a_hostile_journal_reaches_nothing_outside_itself(
         for name, place in links.items():
             (journal / name).parent.mkdir(parents=True, exist_ok=True)
             (journal / name).symlink_to(place)
-        uploads = [[KEY, name, "x.txt"] for name in names]
+        uploads = [[KEY, name, "x.txt", "file"] for name in names]
         state = Progress(uploads=uploads, run_ids={KEY: "f" * 32})
         if layout.PROGRESS not in links:
             state.store(journal)
