@@ -319,7 +319,9 @@ def test_a_description_of_any_other_shape_is_none(folder: Path, content: bytes) 
 
 def test_a_damaged_progress_starts_anew_and_is_told(folder: Path) -> None:
     """Flipped at any byte it is as written, or new with a line that says so."""
-    written = Progress(cursor=12, acknowledged=3, run_ids={"a": "b"}, uploads=[["a", "f", "p", "file"]])
+    written = Progress(
+        cursor=12, acknowledged=3, run_ids={"a": "b"}, uploads=[["a", "f", "p", "file"]]
+    )
     written.store(folder)
     path = folder / layout.PROGRESS
     for offset in each_flip(path, 0, path.stat().st_size):

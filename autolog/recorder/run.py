@@ -353,6 +353,7 @@ class Run:
             "key": uuid.uuid4().hex,
             "name": name,
             "number": self._models[name] + 1,
+            "step": max(0, self.next_epoch - 1),
             "timestamp": time.time_ns() // 1_000_000,
         }
         try:

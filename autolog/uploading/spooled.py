@@ -37,6 +37,8 @@ class SpooledModel:
     """Which of the run's models of that name, from 1."""
     timestamp: int
     """Milliseconds since the epoch."""
+    step: int
+    """The epoch that it was trained to."""
     description: dict[str, Any]
 
     @classmethod
@@ -51,6 +53,7 @@ class SpooledModel:
                 str(content["name"]),
                 int(content["number"]),
                 int(content["timestamp"]),
+                int(content["step"]),
                 content,
             )
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:

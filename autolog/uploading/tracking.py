@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from autolog.exporters import Rejected, Retryable
 from autolog.uploading.spooled import Registration, SpooledModel
@@ -40,16 +40,15 @@ class TrackingRepository:
             run = self._client.get_run(run_id)
             logged = self._logged_model(run, model)
             if logged is None:
-                card = model.complete(run_id, model.name)
+                model.complete(run_id, model.name)
                 self._client.log_artifacts(run_id, str(model.folder), model.name)
-                self._client._tracking_client.store.record_logged_model(  # noqa: SLF001
-                    run_id, _Card(card)
-                )
+                noted = Model.load(str(model.folder))
+                self._client._record_logged_model(run_id, noted)  # noqa: SLF001 - as MLflow does
                 return
             model.complete(run_id, logged.artifact_location, logged.model_id)
             self._client.log_model_artifacts(logged.model_id, str(model.folder))
             self._client.finalize_logged_model(logged.model_id, "READY")
-            self._link(run, logged.model_id)
+            self._link(run, logged.model_id, model.step)
 
     def register_model(self, run_id: str, wanted: Registration) -> None:
         """See `Repository`."""
@@ -82,7 +81,7 @@ class TrackingRepository:
             )
             if known:
                 return known[0]
-            made = self._client.create_logged_model(
+            return self._client.create_logged_model(
                 experiment_id,
                 model.name,
                 run_id,
@@ -93,13 +92,15 @@ class TrackingRepository:
             if _lacks_route(error):
                 return None
             raise
+
+    def _link(self, run: Any, model_id: str, step: int) -> None:
+        """Tie a model to its run, and the run's newest values to the model.
+
+        They are the same points again, which a store drops.
+        """
         from mlflow.entities import LoggedModelOutput
 
-        self._client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
-        return made
-
-    def _link(self, run: Any, model_id: str) -> None:
-        """Tie the run's newest values to its model: the same points again, which a store drops."""
+        self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step)])
         points = [
             Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run.info.run_id)
             for m in run.data._metric_objs  # noqa: SLF001 - the only place with the steps
@@ -126,21 +127,6 @@ class TrackingRepository:
         if not self._client.list_artifacts(run_id, name):
             raise Rejected(f"run {run_id} has no model {name!r} to register")
         return f"{run.info.artifact_uri}/{name}", None
-
-
-class _Card:
-    """What a store wants of MLflow's ``Model`` to note it in the run's tags."""
-
-    def __init__(self, content: dict[str, Any]) -> None:
-        self._content = content
-
-    def get_tags_dict(self) -> dict[str, Any]:
-        """What goes into the tag ``mlflow.log-model.history``."""
-        return self._content
-
-    def to_json(self) -> str:
-        """The same as text, for a server."""
-        return json.dumps(self._content)
 
 
 def _lacks_route(error: MlflowException) -> bool:
