@@ -21,7 +21,7 @@ _PACKAGES: Final = ("cloudpickle", "numpy", "scikit-learn", "scipy")
 
 def log(training: Training, estimator: Any, data: Data) -> None:
     """Log a fitted estimator, and the best one that a search has fitted again."""
-    if training.run is None or neighbours.logs_models(training.run):
+    if training.run is None or neighbours.logs_models(training.run, estimator):
         return
     chosen = recorder.get().settings
     training.log_model(_model(estimator, data, chosen), chosen)

@@ -18,9 +18,10 @@ def makes_child_runs(run: Run, estimator: Any) -> bool:
     return estimators.is_search_of_mlflows(estimator) and _logs_into(run)
 
 
-def logs_models(run: Run) -> bool:
-    """Whether MLflow logs the fitted estimator."""
-    return _logs_into(run) and bool(_config("log_models"))
+def logs_models(run: Run, estimator: Any) -> bool:
+    """Whether MLflow logs the fitted estimator: as scikit-learn's, or its own package's flavor."""
+    flavors = ("sklearn", type(estimator).__module__.partition(".")[0])
+    return any(_logs_into(run, flavor) and _config("log_models", flavor) for flavor in flavors)
 
 
 def logs_score(run: Run, estimator: Any) -> bool:
@@ -53,13 +54,13 @@ def _manager_of_scores(run: Run) -> Any:
     return getattr(sys.modules.get("mlflow.sklearn"), "_AUTOLOGGING_METRICS_MANAGER", None)
 
 
-def _logs_into(run: Run) -> bool:
+def _logs_into(run: Run, flavor: str = "sklearn") -> bool:
     utils = sys.modules.get("mlflow.utils.autologging_utils")
     if utils is None or not recorder.get().may_be_mlflows(run):
         return False
-    return not utils.autologging_is_disabled("sklearn")
+    return not utils.autologging_is_disabled(flavor)
 
 
-def _config(option: str) -> Any:
+def _config(option: str, flavor: str = "sklearn") -> Any:
     utils = sys.modules["mlflow.utils.autologging_utils"]
-    return utils.get_autologging_config("sklearn", option, True)
+    return utils.get_autologging_config(flavor, option, True)
