@@ -161,7 +161,8 @@ class Delivery:
             return []
         if end.status != Status.LEFT:
             try:
-                self._exporter.end_run(progress.run_ids[key], end.status, end.timestamp)
+                end_time = None if end.status == Status.RUNNING else end.timestamp
+                self._exporter.end_run(progress.run_ids[key], end.status, end_time)
             except (Rejected, RunRefused) as refusal:
                 self._feed.progress.reject(refusal.reason, 1)
         is_listed = key in progress.ended

@@ -82,8 +82,8 @@ class Exporter(Protocol):
     def log_inputs(self, run_id: str, content: str) -> None:
         """Store what a run used: see `Inputs`; safe to call again. Raises `Rejected` too."""
 
-    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
-        """Set a run's status and end time, in ms since the epoch; safe to call again."""
+    def end_run(self, run_id: str, status: str, timestamp: int | None) -> None:
+        """Set a run's status and, where given, its end in ms of the epoch; safe to call again."""
 
     def check(self) -> None:
         """Ask for something small, to see whether the server can be used; raises `Rejected` too."""

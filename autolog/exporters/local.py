@@ -69,7 +69,7 @@ class LocalExporter(TrackingExporter):
             _WRITE, rows.create_run, self._mlflow.create_run, experiment_id, start, tags
         )
 
-    def update_run(self, run_id: str, status: str, end_time: int) -> None:
+    def update_run(self, run_id: str, status: str, end_time: int | None) -> None:
         """See `TrackingExporter`."""
         self._do(_WRITE, rows.update_run, self._mlflow.update_run, run_id, status, end_time)
 

@@ -193,9 +193,10 @@ class RestExporter(TrackingExporter):
         reply = self.call("POST", "runs/create", wire.body(content))
         return str(wire.at(reply, "run", "info", "run_id"))
 
-    def update_run(self, run_id: str, status: str, end_time: int) -> None:
+    def update_run(self, run_id: str, status: str, end_time: int | None) -> None:
         """See `TrackingExporter`."""
-        content = {"run_id": run_id, "status": status, "end_time": end_time}
+        end = {} if end_time is None else {"end_time": end_time}
+        content = {"run_id": run_id, "status": status, **end}
         self.call("POST", "runs/update", wire.body(content))
 
     def get_experiment(self, name: str) -> Found | None:

@@ -104,10 +104,12 @@ def create_run(
     return run_id
 
 
-def update_run(database: sqlite3.Connection, run_id: str, status: str, end_time: int) -> None:
+def update_run(
+    database: sqlite3.Connection, run_id: str, status: str, end_time: int | None
+) -> None:
     """Set a run's status and end time."""
     _active_run(database, run_id)
-    change = "UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?"
+    change = "UPDATE runs SET status = ?, end_time = COALESCE(?, end_time) WHERE run_uuid = ?"
     database.execute(change, (status, end_time, run_id))
 
 

@@ -77,7 +77,7 @@ class StoreExporter(TrackingExporter):
         run = self._call("create_run", experiment_id, user, start.timestamp, entities, start.name)
         return _found(run).id
 
-    def update_run(self, run_id: str, status: str, end_time: int) -> None:
+    def update_run(self, run_id: str, status: str, end_time: int | None) -> None:
         """See `TrackingExporter`."""
         from mlflow.entities import RunStatus
 

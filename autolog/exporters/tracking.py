@@ -48,8 +48,8 @@ class TrackingExporter(ABC):
         """Create a run; its id."""
 
     @abstractmethod
-    def update_run(self, run_id: str, status: str, end_time: int) -> None:
-        """Set a run's status and end time."""
+    def update_run(self, run_id: str, status: str, end_time: int | None) -> None:
+        """Set a run's status, and its end time where one is given."""
 
     @abstractmethod
     def get_experiment(self, name: str) -> Found | None:
@@ -99,7 +99,7 @@ class TrackingExporter(ABC):
             self._usable_run(batch.run_id)
             raise
 
-    def end_run(self, run_id: str, status: str, timestamp: int) -> None:
+    def end_run(self, run_id: str, status: str, timestamp: int | None) -> None:
         """See `Exporter.end_run`."""
         try:
             self.update_run(run_id, status, timestamp)

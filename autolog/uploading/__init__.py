@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +51,7 @@ def main() -> None:
     repository_for = _repositories()
     for line in sys.stdin:
         upload, token = json.loads(line)
-        problem = _sent(lambda token=token: repository_for(token), Upload(*upload))
+        problem = _sent(partial(repository_for, token), Upload(*upload))
         replies.write(json.dumps(problem) + "\n")
         replies.flush()
 

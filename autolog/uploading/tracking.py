@@ -63,7 +63,7 @@ class TrackingRepository:
             known = self._client.search_model_versions(f"run_id = '{run_id}'")
             if any(v.name == registered_name and v.source == source for v in known):
                 return
-            linked = {"model_id": model_id} if model_id else {}
+            linked: dict[str, Any] = {"model_id": model_id} if model_id else {}
             self._client.create_model_version(
                 registered_name, source, run_id, await_creation_for=0, **linked
             )
