@@ -31,6 +31,7 @@ def enable(
     max_tuning_runs: int | None = None,
     training_metrics: bool | None = None,
     checkpoint: bool | None = None,
+    upload_mb_per_second: float | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -68,6 +69,9 @@ def enable(
             Default False.
         checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
             ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
+        upload_mb_per_second: Most of the network that the upload of files may take, in 10⁶ bytes a
+            second. Counts for the process that sends, which trainings of one target share: that of
+            the first of them. Default: no limit.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -87,6 +91,7 @@ def enable(
         "max_tuning_runs": max_tuning_runs,
         "training_metrics": training_metrics,
         "checkpoint": checkpoint,
+        "upload_mb_per_second": upload_mb_per_second,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,

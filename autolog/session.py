@@ -36,6 +36,9 @@ _QUIET = 1.0
 """Seconds that the end of the process may take without a word."""
 _STRICT_WAIT = 60.0
 
+_OF_SHIPPERS = frozenset({"batch_seconds", "upload_mb_per_second"})
+"""Settings that shippers read in the environment they are started with."""
+
 
 class Session:
     """Settings, recorder, journals, keeper and integrations of this process."""
@@ -77,8 +80,8 @@ class Session:
         self.settings, self.origins = settings.resolve(known, settings.environment())
         self._given = known
         self._apply()
-        if "batch_seconds" in given:
-            settings.export(settings.variable("batch_seconds"), str(self.settings.batch_seconds))
+        for name in _OF_SHIPPERS & given.keys():
+            settings.export(settings.variable(name), str(getattr(self.settings, name)))
         family.hand_down("settings", {name: getattr(self.settings, name) for name in known})
 
     def _apply(self) -> None:

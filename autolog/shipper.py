@@ -369,7 +369,7 @@ class _Live:
                 elif self._shipper.is_drained:
                     if self._shipper.sources or now - started > _IDLE:
                         return
-                elif now - seen_living > self._linger:
+                elif now - seen_living > self._linger and not self._shipper.is_uploading:
                     return
                 if not moved:
                     time.sleep(_POLL)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from autolog import settings
+from autolog import bandwidth, launch, settings
 from autolog.artifacts import Upload
 from autolog.exporters import Rejected
 from autolog.workspace.address import Workspace, is_workspace
@@ -32,7 +32,10 @@ def main() -> None:
     environ = settings.environment()
     uri = environ["MLFLOW_TRACKING_URI"]
     send = _to_workspace(uri, environ) if is_workspace(uri) else _by_mlflow()
-    for line in sys.stdin:
+    chosen, _ = settings.resolve({}, environ)
+    if chosen.upload_mb_per_second is not None:
+        bandwidth.limit(chosen.upload_mb_per_second * 1e6)
+    for line in launch.asked():
         upload, token = json.loads(line)
         replies.write(json.dumps(send(Upload(*upload), token)) + "\n")
         replies.flush()
@@ -46,6 +49,7 @@ def _by_mlflow() -> Callable[[Upload, str | None], Problem]:
 
     def send(upload: Upload, _: str | None) -> Problem:
         try:
+            settings.await_storing(Path(upload.file).stat().st_size)
             client.log_artifact(upload.run_id, upload.file, upload.folder or None)
         except MlflowException as error:
             return str(error), error.error_code in _FINAL

@@ -1,4 +1,4 @@
-"""Files: the copy at the call."""
+"""Files: the copy at the call, and the limit on the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from journals import open_journal
+from support import run_script
 
 from autolog.journal import layout
 from autolog.recorder.spool import Spool
@@ -53,3 +54,64 @@ def test_what_cannot_be_read_leaves_nothing(spool: Spool, tmp_path: Path) -> Non
     with pytest.raises(OSError, match="directory"):
         spool.copy(tmp_path, "folder")
     assert list((tmp_path / "journal" / layout.FILES).iterdir()) == []
+
+
+# -- the limit on the network ----------------------------------------------------------------------
+
+RATE, SIZE = 4_000_000, 6_000_000
+
+_SENDING = f"""
+    import socket, ssl, threading, time
+    from autolog import bandwidth
+
+    def read_all(end):
+        while end.recv(1 << 16):
+            pass
+
+    def seconds_for(ends, senders):
+        readers = [threading.Thread(target=read_all, args=(end,)) for _, end in ends]
+        parts = [
+            threading.Thread(target=end.sendall, args=(bytes({SIZE} // senders),))
+            for end, _ in ends
+        ]
+        started = time.monotonic()
+        for thread in readers + parts:
+            thread.start()
+        for thread in parts:
+            thread.join()
+        print(time.monotonic() - started)
+        for end, _ in ends:
+            end.close()
+
+    def encrypted():
+        # Without a certificate, which such a cipher does without.
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        ends = []
+        for context in (client, server):
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers("aNULL:@SECLEVEL=0")
+        near, far = socket.socketpair()
+        hello = threading.Thread(
+            target=lambda: ends.append(server.wrap_socket(far, server_side=True))
+        )
+        hello.start()
+        near = client.wrap_socket(near)
+        hello.join()
+        return near, ends[0]
+
+    bandwidth.limit({RATE})
+    seconds_for([socket.socketpair()], 1)
+    seconds_for([socket.socketpair(), socket.socketpair()], 2)
+    seconds_for([encrypted()], 1)
+"""
+
+
+def test_all_sockets_together_send_at_the_limit(tmp_path: Path) -> None:
+    """One, two at the same time and an encrypted one: each way within a fifth of it."""
+    done = run_script(_SENDING, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [float(line) for line in done.stdout.split()] == [
+        pytest.approx(SIZE / RATE, rel=0.2)
+    ] * 3

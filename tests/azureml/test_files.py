@@ -57,3 +57,10 @@ def test_a_small_file_that_is_cut_is_there_once(
     switch[fault]()
     name = "models/a-2.bin" if fault == "refuse" else "models/a.bin"
     assert _artifacts(workspace, tmp_path, 1) == {name: b"0123456789abcdef"}
+
+
+def test_the_limit_on_the_network_holds(workspace: StandIn, tmp_path: Path) -> None:
+    """Within a fifth, for blocks that go through TLS."""
+    _artifacts(workspace, tmp_path, 65 << 16, AUTOLOG_UPLOAD_MB_PER_SECOND="20")
+    times = [seen.at for seen in workspace.requests if _STORAGE in seen.path]
+    assert times[16] - times[0] == pytest.approx(64 * (1 << 20) / 20e6, rel=0.2)
