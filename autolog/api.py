@@ -305,7 +305,9 @@ def status() -> dict[str, Any]:
     Returns:
         ``enabled``; ``instrumented`` modules; names of ``open_runs``; the ``receipt`` so far;
         ``internal_errors``, counted by place; folders of ``journals``; and by group ``shippers``:
-        pid, whether the server is ``down``, the ``problem`` with it, values ``stored``.
+        pid, whether the server is ``down``, the ``problem`` with it, values ``stored``; and
+        ``uploads``: ``files`` and ``bytes`` that wait, and the file that is ``sending``, with its
+        ``path`` in the run, its ``size`` and how many bytes are ``sent``.
     """
     return session.get().status()
 

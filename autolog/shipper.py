@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autolog import params_file, settings
@@ -27,7 +27,7 @@ from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
 from autolog.journal.progress import Progress
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
-from autolog.receipt import ShipperState, store_shipper_state
+from autolog.receipt import Sending, ShipperState, store_shipper_state
 from autolog.retry import Backoff
 
 _POLL = 0.1
@@ -88,6 +88,8 @@ class Shipper:
         self._backlog = max(_BACKLOG, _BACKLOG_BATCHES * exporter.limits.metrics)
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
         self._uploading: tuple[_Source, list[str]] | None = None
+        self._sending = Sending()
+        self._looked = -math.inf
         self._stored = 0
 
     def add(self, folder: Path, *, finish: bool = False, target: str = "") -> bool:
@@ -143,7 +145,7 @@ class Shipper:
         """What others may know of this shipper."""
         down = self.backoff.down
         silent = down and self._is_silent
-        return ShipperState(os.getpid(), down, silent, self.problem, self._stored)
+        return ShipperState(os.getpid(), down, silent, self.problem, self._stored, self._sending)
 
     @property
     def progress(self) -> list[Progress]:
@@ -248,10 +250,18 @@ class Shipper:
         outcome = self._lane.outcome()
         if outcome is not None:
             self._uploaded(outcome)
+            self._sending = Sending()
             return True
         now = self._clock()
-        if self._lane.busy or max(self.backoff.wait(now), self._lane_backoff.wait(now)) > 0:
-            return False
+        if not self._lane.busy:
+            is_due = max(self.backoff.wait(now), self._lane_backoff.wait(now)) == 0
+            return is_due and self._upload_next(self._lane)
+        if now - self._looked >= _SCAN:
+            self._looked = now
+            self._sending = replace(self._sending, sent=self._lane.sent)
+        return False
+
+    def _upload_next(self, lane: Lane) -> bool:
         for source in self.sources.values():
             if source.delivery is not None or source.rests_until == math.inf:
                 continue
@@ -263,7 +273,8 @@ class Shipper:
                     self._settle(source, entry, "no regular file in the journal")
                 else:
                     self._uploading = source, entry
-                    self._lane.submit(Upload(run_id, str(spooled), path.rpartition("/")[0]))
+                    self._sending = Sending(path, source.feed.size(file))
+                    lane.submit(Upload(run_id, str(spooled), path.rpartition("/")[0]))
                 return True
         return False
 
