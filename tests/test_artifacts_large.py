@@ -53,11 +53,12 @@ def test_a_file_survives_the_death_of_everybody(
 ) -> None:
     """SIGKILL in the middle of a file: of who uploads it, of the shipper, of the training.
 
-    One process uploads at a time, at the rate that is set, and the file arrives whole.
+    One process uploads at a time, at the rate that is set, and the file arrives whole: what is on
+    its way is finished after all trainings have ended, however long it takes.
     """
     os.mkfifo(tmp_path / "go")
     name = fresh_name()
-    env = {"MLFLOW_TRACKING_URI": mlflow_server.url}
+    env = {"MLFLOW_TRACKING_URI": mlflow_server.url, "AUTOLOG_LINGER": "1"}
     training = start_script(_LOGGING.format(name=name), cwd=tmp_path, env=env)
     assert training.stdout is not None
     assert training.stdout.readline() == "logged\n"

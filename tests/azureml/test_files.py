@@ -1,11 +1,15 @@
-"""Files on their way to a workspace, where names are taken before there is content."""
+"""Files on their way to a workspace, where names are taken before their content; and to a cloud."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from mlflow import MlflowClient
 from support import run_script
 
 if TYPE_CHECKING:
@@ -64,3 +68,73 @@ def test_the_limit_on_the_network_holds(workspace: StandIn, tmp_path: Path) -> N
     _artifacts(workspace, tmp_path, 65 << 16, AUTOLOG_UPLOAD_MB_PER_SECOND="20")
     times = [seen.at for seen in workspace.requests if _STORAGE in seen.path]
     assert times[16] - times[0] == pytest.approx(64 * (1 << 20) / 20e6, rel=0.2)
+
+
+# -- MLflow's own repository of a cloud ------------------------------------------------------------
+
+
+class _BlobStorage(ThreadingHTTPServer):
+    """What Azure's client of its storage asks to upload a file, without a workspace."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Blob)
+        self.stored: dict[str, bytes] = {}
+
+
+class _Blob(BaseHTTPRequestHandler):
+    server: _BlobStorage
+
+    def do_PUT(self) -> None:
+        self.server.stored[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201)
+        self.send_header("ETag", '"1"')
+        self.send_header("Last-Modified", self.date_time_string())
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def blobs() -> Iterator[_BlobStorage]:
+    """A running storage account."""
+    server = _BlobStorage()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_repository_of_mlflow_s_uploads_to_a_cloud(
+    blobs: _BlobStorage, new_store: Callable[[], str], tmp_path: Path
+) -> None:
+    """With the real client of the storage, of which the training has loaded nothing."""
+    uri = new_store()
+    MlflowClient(uri).create_experiment("cloud", "wasbs://files@account.blob.core.windows.net/runs")
+    source = """
+        import sys
+        import autolog
+        autolog.enable(experiment="cloud")
+        with autolog.run("files"):
+            open("a.bin", "wb").write(b"content")
+            autolog.log_artifact("a.bin", "models")
+        receipt = autolog.flush(60)
+        assert receipt.complete, receipt
+        assert not {"azure", "mlflow", "requests"} & set(sys.modules)
+        print(autolog.last_run().run_id)
+    """
+    host, port = blobs.server_address[:2]
+    account = f"AccountName=account;AccountKey=a2V5;BlobEndpoint=http://{host}:{port}/account"
+    environ = {
+        "MLFLOW_TRACKING_URI": uri,
+        "AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{account}",
+    }
+    done = run_script(source, cwd=tmp_path, env=environ, timeout=120)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    path = f"/account/files/runs/{done.stdout.split()[-1]}/artifacts/models/a.bin"
+    assert {place.partition("?")[0]: data for place, data in blobs.stored.items()} == {
+        path: b"content"
+    }
