@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,15 +127,18 @@ _SEVERAL_GIGABYTES = f"""
 
 @pytest.fixture(params=["folder", "server"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A tracking URI, and the folder that its artifacts end up in."""
+    """A tracking URI, and the folder that its artifacts end up in, on the disk and not for long."""
     if request.param == "folder":
-        yield f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlruns"
-        return
-    (tmp_path / "server").mkdir()
-    server = MlflowServer(tmp_path / "server")
-    server.start()
-    yield server.url, tmp_path / "server" / "artifacts"
-    server.kill()
+        place = tmp_path / "mlruns"
+        yield f"sqlite:///{tmp_path}/mlflow.db", place
+    else:
+        (tmp_path / "server").mkdir()
+        server = MlflowServer(tmp_path / "server")
+        place = tmp_path / "server" / "artifacts"
+        server.start()
+        yield server.url, place
+        server.kill()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.mark.timeout(600)
