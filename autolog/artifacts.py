@@ -52,7 +52,7 @@ class Lane:
 
     @property
     def sent(self) -> int:
-        """How many bytes of the current file the process has read; 0 where it is not Linux's.
+        """How many bytes of the current file the process has read; 0 where there is no ``/proc``.
 
         The kernel is asked, for each of MLflow's repositories sends in its own way.
         """

@@ -419,7 +419,7 @@ def credential_parts(uri: str) -> list[str]:
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SLOWEST_STORE = 5_000_000
-"""Bytes a second."""
+"""Bytes a second that what a server stores files in takes at least."""
 _SHIPPER_VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the shipper retries; mlflow would block for minutes

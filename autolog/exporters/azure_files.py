@@ -24,6 +24,8 @@ Send = Callable[[str, str, "bytes | None", "Mapping[str, str] | None"], dict[str
 _SINGLE, _BLOCK = 64 << 20, 4 << 20
 """The largest file that goes in one request, and the parts of a larger one."""
 _TIMEOUT = (5.0, 120.0)
+_PASSING = frozenset({408, 429, *range(500, 600)})
+"""Statuses of a storage that will take the same request later."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class Uploads:
         try:
             _put(place, file)
         except Retryable as problem:
-            if problem.status is not None and problem.status < 500:
+            if problem.status is not None and problem.status not in _PASSING:
                 del self._begun[file]  # the permission is over, or all is there
             raise
         del self._begun[file]

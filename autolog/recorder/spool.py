@@ -27,8 +27,8 @@ class Spool:
     def copy(self, source: Path, path: str) -> str:
         """Copy a file that becomes the artifact `path`; its place in the folder.
 
-        Nothing that is written to the file afterwards is in the copy: both share blocks where the
-        filesystem keeps them apart again, and nothing else. Takes no memory, however large it is.
+        What is written to the file afterwards is not in the copy. It is a reflink where the
+        filesystem has them, and takes no memory however large it is.
         """
         with open(source, "rb") as given:
             place = self._place(path)
