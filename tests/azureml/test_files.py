@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
-from support import run_script
+from support import eventually, run_script, start_script
+from trainings import shippers
 
 if TYPE_CHECKING:
     from tests.azureml.standin import StandIn
@@ -61,6 +62,27 @@ def test_a_small_file_that_is_cut_is_there_once(
     switch[fault]()
     name = "models/a-2.bin" if fault == "refuse" else "models/a.bin"
     assert _artifacts(workspace, tmp_path, 1) == {name: b"0123456789abcdef"}
+
+
+def test_a_killed_upload_begins_beside_the_path_that_it_had_taken(
+    workspace: StandIn, tmp_path: Path, autolog_home: Path
+) -> None:
+    """Its permission died with it: the file is there once and whole, with a number."""
+    environ = {
+        **workspace.environ("service principal"),
+        "WORKSPACE": workspace.uri,
+        "AUTOLOG_UPLOAD_MB_PER_SECOND": "20",
+    }
+    source = _LOGGING.format(sixteens=65 << 16)
+    process = start_script(source, cwd=tmp_path, env=environ)
+    eventually(lambda: workspace.count(_STORAGE, 201) > 2, 60)
+    for shipper in shippers(autolog_home):
+        for uploader in shipper.children():
+            uploader.kill()
+    said, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    stored = workspace.artifacts_of(said.split()[-1])
+    assert stored == {"models/a-2.bin": b"0123456789abcdef" * (65 << 16)}
 
 
 def test_the_limit_on_the_network_holds(workspace: StandIn, tmp_path: Path) -> None:
