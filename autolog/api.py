@@ -37,6 +37,7 @@ def enable(
     log_input_examples: bool | None = None,
     model_megabytes: int | None = None,
     model_seconds: float | None = None,
+    upload_mb_per_second: float | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -83,6 +84,9 @@ def enable(
         log_input_examples: With a model, the first five rows of its training data. Default False.
         model_megabytes: A model that is larger is not logged, which is said once. Default 256.
         model_seconds: One that takes longer to serialise is not logged either. Default 2 s.
+        upload_mb_per_second: Most of the network that the upload of files may take, in 10⁶ bytes a
+            second. Counts for the process that sends, which trainings of one target share: that of
+            the first of them. Default: no limit.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -108,6 +112,7 @@ def enable(
         "log_input_examples": log_input_examples,
         "model_megabytes": model_megabytes,
         "model_seconds": model_seconds,
+        "upload_mb_per_second": upload_mb_per_second,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,
@@ -347,7 +352,9 @@ def status() -> dict[str, Any]:
     Returns:
         ``enabled``; ``instrumented`` modules; names of ``open_runs``; the ``receipt`` so far;
         ``internal_errors``, counted by place; folders of ``journals``; and by group ``shippers``:
-        pid, whether the server is ``down``, the ``problem`` with it, values ``stored``.
+        pid, whether the server is ``down``, the ``problem`` with it, values ``stored``; and
+        ``uploads``: ``files`` and ``bytes`` that wait, and the file that is ``sending``, with its
+        ``path`` in the run, its ``size`` and how many bytes are ``sent``.
     """
     return session.get().status()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -50,6 +51,16 @@ class Lane:
     def busy(self) -> bool:
         """Whether a file is on its way."""
         return self._current is not None
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of the current file the process has read; 0 where there is no ``/proc``.
+
+        The kernel is asked, for each of MLflow's repositories sends in its own way.
+        """
+        if self._current is None or self._process is None:
+            return 0
+        return _bytes_read(self._process.pid, self._current.file)
 
     def submit(self, upload: Upload) -> None:
         """Start the upload of a file; only when not `busy`."""
@@ -102,3 +113,14 @@ def _listen(process: subprocess.Popen[str], replies: queue.SimpleQueue[str]) -> 
     for line in process.stdout:
         replies.put(line)
     replies.put(json.dumps(["the upload process ended", False]))
+
+
+def _bytes_read(pid: int, file: str) -> int:
+    """How far a process has come in a file that it has open."""
+    process, place, come = Path(f"/proc/{pid}"), Path(file).resolve(), [0]
+    with contextlib.suppress(OSError):  # what is closed meanwhile has no position any more
+        for fd in (process / "fd").iterdir():
+            if fd.readlink() == place:
+                position = (process / "fdinfo" / fd.name).read_text().split()[1]
+                come.append(int(position))
+    return max(come)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from autolog.databricks_init import init_script
 from autolog.journal.layout import HELD
 from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, group_of, journal_root, journals
-from autolog.receipt import shipper_state
+from autolog.receipt import Sending, shipper_state
 from autolog.standing import Standing, inspect
 from autolog.syncing import Sync
 
@@ -166,7 +167,7 @@ def _show_group(console: Console, group: Path, members: list[Standing]) -> None:
         counts = (
             standing.stored,
             standing.values,
-            standing.files,
+            _files(standing),
             sum(standing.rejected.values()),
             len(standing.damage),
         )
@@ -182,6 +183,10 @@ def _show_group(console: Console, group: Path, members: list[Standing]) -> None:
     console.print()
 
 
+def _files(standing: Standing) -> str:
+    return f"{standing.files} ({decimal(standing.bytes)})" if standing.files else "0"
+
+
 def _show(console: Console, text: str) -> None:
     console.print(_plain(text), markup=False, highlight=False)
 
@@ -190,8 +195,12 @@ def _sender(group: Path) -> str:
     state = shipper_state(group)
     trouble = f", {state.problem}" if state.problem else ""
     if is_locked(group / SHIPPER_LOCK):
-        return f"process {state.pid or 'unknown'} sends{trouble}"
+        return f"process {state.pid or 'unknown'} sends{_on_its_way(state.sending)}{trouble}"
     return f"nobody sends{trouble}"
+
+
+def _on_its_way(file: Sending) -> str:
+    return f" {file.path} ({decimal(file.sent)} of {decimal(file.size)})" if file.path else ""
 
 
 # -- clean -----------------------------------------------------------------------------------------

@@ -251,6 +251,14 @@ class Feed:
             return None
         return path if inside and stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else None
 
+    def size(self, file: str) -> int:
+        """Bytes of a spooled file; 0 where there is none."""
+        path = self.spooled(file)
+        try:
+            return 0 if path is None else path.stat().st_size
+        except OSError:
+            return 0
+
     # -- one body --------------------------------------------------------------------------------
 
     def _decode(self, frame: Frame) -> Record | None:

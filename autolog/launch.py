@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -21,6 +24,24 @@ def command(module: str) -> list[str]:
         f"from {module} import main; main()"
     )
     return [sys.executable, "-c", code, str(_PACKAGE.parent)]
+
+
+def asked() -> Iterator[str]:
+    """The lines of standard input, to be dealt with one by one.
+
+    When it ends, this process ends at once, whatever it is at: who asked is dead then, and another
+    process does all of it again.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+def _listen(lines: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
 
 
 class NoAnswer(Exception):

@@ -68,6 +68,20 @@ def account(journals: Iterable[Journal]) -> Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Sending:
+    """A file on its way to the server."""
+
+    path: str = ""
+    """The artifact's path in its run; empty for no file."""
+    size: int = 0
+    sent: int = 0
+    """How many of its bytes the process that uploads has read; 0 where the system does not say.
+
+    Begins anew with each attempt.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class ShipperState:
     """What the shipper of a group last said of itself."""
 
@@ -79,6 +93,7 @@ class ShipperState:
     problem: str = ""
     stored: int = 0
     """Values that the server has taken since this shipper started."""
+    sending: Sending = Sending()
 
     @property
     def is_running(self) -> bool:
@@ -96,7 +111,9 @@ def shipper_state(group: Path) -> ShipperState:
         content = json.loads(files.read(group / SHIPPER_STATE))
         pid, stored = int(content["pid"]), int(content["stored"])
         down, silent = bool(content["down"]), bool(content["silent"])
-        return ShipperState(pid, down, silent, str(content["problem"]), stored)
+        file = content["sending"]
+        sending = Sending(str(file["path"]), int(file["size"]), int(file["sent"]))
+        return ShipperState(pid, down, silent, str(content["problem"]), stored, sending)
     except (OSError, ValueError, KeyError, TypeError):
         return ShipperState()
 

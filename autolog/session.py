@@ -16,6 +16,7 @@ from typing import Any
 
 from autolog import check, context, guard, hooks, settings, values
 from autolog.announcer import Announcer
+from autolog.backlog import backlog
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
 from autolog.journal import progress
@@ -35,6 +36,8 @@ _STANDSTILL = 5.0
 _QUIET = 1.0
 """Seconds that the end of the process may take without a word."""
 _STRICT_WAIT = 60.0
+_OF_SHIPPERS = frozenset({"batch_seconds", "upload_mb_per_second"})
+"""Settings that shippers read in the environment they are started with."""
 
 
 class Session:
@@ -77,8 +80,8 @@ class Session:
         self.settings, self.origins = settings.resolve(known, settings.environment())
         self._given = known
         self._apply()
-        if "batch_seconds" in given:
-            settings.export(settings.variable("batch_seconds"), str(self.settings.batch_seconds))
+        for name in _OF_SHIPPERS & given.keys():
+            settings.export(settings.variable(name), str(getattr(self.settings, name)))
         family.hand_down("settings", {name: getattr(self.settings, name) for name in known})
 
     def _apply(self) -> None:
@@ -353,6 +356,7 @@ class Session:
             "internal_errors": dict(guard.failures),
             "journals": [str(journal.folder) for journal in self.journals.values()],
             "shippers": {str(group): shipper_state(group) for group in self.journals},
+            "uploads": {str(group): backlog(group) for group in self.journals},
         }
 
     def config(self) -> dict[str, Origin]:

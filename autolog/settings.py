@@ -48,6 +48,13 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _rate(value: object) -> float:
+    rate = float(cast("float", value))
+    if not 0 < rate < float("inf"):
+        raise ValueError("use a number of megabytes a second, more than 0")
+    return rate
+
+
 def _at_least(minimum: int) -> Callable[[object], int]:
     def check(value: object) -> int:
         number = int(cast("int", value))
@@ -112,6 +119,9 @@ class Settings:
     )
     model_megabytes: int = _setting(256, _at_least(1), "largest model that is logged, in MB")
     model_seconds: float = _setting(2.0, _seconds, "longest time that serialising one may take")
+    upload_mb_per_second: float | None = _setting(
+        None, _rate, "most of the network that files may take, in 10⁶ bytes a second"
+    )
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(
@@ -419,12 +429,24 @@ def credential_parts(uri: str) -> list[str]:
     return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
 
 
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_SLOWEST_STORE = 5_000_000
+"""Bytes a second that what a server stores files in takes at least."""
 _SHIPPER_VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the shipper retries; mlflow would block for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    _TIMEOUT: "30",
     "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "1",  # the same for Databricks' client
 }
+
+
+def await_storing(size: int) -> None:
+    """Have MLflow's client in this process wait for a server that stores so many bytes.
+
+    It answers when it has stored all of them, and what it stores them in may be slow.
+    """
+    seconds = int(_SHIPPER_VARIABLES[_TIMEOUT]) + size // _SLOWEST_STORE
+    export(_TIMEOUT, str(seconds))
 
 
 _TOKENS, _SENT = "AUTOLOG_TOKENS", "stdin"

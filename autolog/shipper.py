@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autolog import params_file, settings
@@ -28,7 +28,7 @@ from autolog.journal.layout import META
 from autolog.journal.owner import Life, Lock
 from autolog.journal.progress import Progress
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
-from autolog.receipt import ShipperState, store_shipper_state
+from autolog.receipt import Sending, ShipperState, store_shipper_state
 from autolog.records import Kind, model_folder
 from autolog.retry import Backoff
 
@@ -90,6 +90,8 @@ class Shipper:
         self._backlog = max(_BACKLOG, _BACKLOG_BATCHES * exporter.limits.metrics)
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
         self._uploading: tuple[_Source, list[str]] | None = None
+        self._sending = Sending()
+        self._looked = -math.inf
         self._stored = 0
 
     def add(self, folder: Path, *, finish: bool = False, target: str = "") -> bool:
@@ -145,7 +147,7 @@ class Shipper:
         """What others may know of this shipper."""
         down = self.backoff.down
         silent = down and self._is_silent
-        return ShipperState(os.getpid(), down, silent, self.problem, self._stored)
+        return ShipperState(os.getpid(), down, silent, self.problem, self._stored, self._sending)
 
     @property
     def progress(self) -> list[Progress]:
@@ -250,27 +252,36 @@ class Shipper:
         outcome = self._lane.outcome()
         if outcome is not None:
             self._uploaded(outcome)
+            self._sending = Sending()
             return True
         now = self._clock()
-        if self._lane.busy or max(self.backoff.wait(now), self._lane_backoff.wait(now)) > 0:
-            return False
+        if not self._lane.busy:
+            is_due = max(self.backoff.wait(now), self._lane_backoff.wait(now)) == 0
+            return is_due and self._upload_next(self._lane)
+        if now - self._looked >= _SCAN:
+            self._looked = now
+            self._sending = replace(self._sending, sent=self._lane.sent)
+        return False
+
+    def _upload_next(self, lane: Lane) -> bool:
         for source in self.sources.values():
             if source.delivery is not None or source.rests_until == math.inf:
                 continue
             for entry in _ready(source.feed.progress.uploads):
-                self._submit(source, entry)
+                self._submit(lane, source, entry)
                 return True
         return False
 
-    def _submit(self, source: _Source, entry: list[str]) -> None:
+    def _submit(self, lane: Lane, source: _Source, entry: list[str]) -> None:
         run_key, file, path, kind = entry
         run_id = source.feed.progress.run_ids.get(run_key)
         spooled = source.feed.spooled(file)
-        if self._lane is None or run_id is None or spooled is None:
+        if run_id is None or spooled is None:
             self._settle(source, entry, "no regular file in the journal")
         else:
             self._uploading = source, entry
-            self._lane.submit(Upload(run_id, str(spooled), path, kind))
+            self._sending = Sending(path, source.feed.size(file))
+            lane.submit(Upload(run_id, str(spooled), path, kind))
 
     def _uploaded(self, outcome: Outcome) -> None:
         assert self._uploading is not None
@@ -382,7 +393,7 @@ class _Live:
                 elif self._shipper.is_drained:
                     if self._shipper.sources or now - started > _IDLE:
                         return
-                elif now - seen_living > self._linger:
+                elif now - seen_living > self._linger and not self._shipper.is_uploading:
                     return
                 if not moved:
                     time.sleep(_POLL)

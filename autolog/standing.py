@@ -11,6 +11,7 @@ from autolog.delivery import values_in
 from autolog.feed import Feed, read_meta
 from autolog.journal import layout, progress
 from autolog.journal.owner import Life, is_locked
+from autolog.records import Artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Standing:
     """Values that wait to be sent."""
     files: int = 0
     """Files that wait to be uploaded."""
+    bytes: int = 0
+    """What they hold."""
     records: int = 0
     """Records that wait to be sent, starts and ends of runs included."""
     rejected: Mapping[str, int] = field(default_factory=dict)
@@ -89,9 +92,12 @@ def inspect(folder: Path, *, finish: bool = False, target: str = "") -> Standing
     feed = Feed(folder, meta, finish, target, is_observer=True)
     life, goal = feed.life(), feed.tail
     values = records = 0
+    waiting = [file for _, file, _ in feed.progress.uploads]
     while entries := feed.read(life):
         count = values_in(entry.record for entry in entries)
-        values, records = values + count, records + len(entries)
+        files = [entry.record.file for entry in entries if isinstance(entry.record, Artifact)]
+        values, records = values + count - len(files), records + len(entries)
+        waiting += files
         if life is Life.ALIVE and feed.position >= goal:
             break
     state = feed.progress
@@ -102,7 +108,8 @@ def inspect(folder: Path, *, finish: bool = False, target: str = "") -> Standing
         tuple(state.run_ids.values()),
         state.acknowledged,
         values,
-        len(state.uploads),
+        len(waiting),
+        sum(map(feed.size, waiting)),
         records,
         Counter(state.rejected) - _set_aside(state.held.values()),
         "; ".join(_refusals(folder)) if feed.is_held else "",

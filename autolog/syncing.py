@@ -23,7 +23,7 @@ from autolog.journal.layout import HELD
 from autolog.journal.owner import Life, Lock, is_locked
 from autolog.journal.progress import Progress
 from autolog.journal.root import SHIPPER_LOCK, group_of, journals
-from autolog.receipt import ShipperState, shipper_state, store_shipper_state
+from autolog.receipt import Sending, ShipperState, shipper_state, store_shipper_state
 from autolog.shipper import Shipper
 from autolog.standing import Standing, inspect
 
@@ -191,7 +191,7 @@ class Sync:
             if shipper.has_caught_up:
                 return ""
             patience = _UNAUTHORIZED_PATIENCE if shipper.is_unauthorized else self._timeout
-            stood = standstill.seconds(shipper.progress)
+            stood = standstill.seconds(shipper.progress, shipper.state.sending)
             if stood > min(patience, self._timeout) and not shipper.is_uploading:
                 return shipper.problem or f"nothing moved for {self._timeout:.0f} s"
             if not moved:
@@ -204,12 +204,12 @@ class Sync:
         first = _settled(map(progress.load, haul.before))
         while is_locked(lock):
             states = [progress.load(folder) for folder in haul.before]
-            problem = shipper_state(haul.group).problem
-            self._display.update(_settled(states) - first, problem)
+            shipper = shipper_state(haul.group)
+            self._display.update(_settled(states) - first, shipper.problem)
             if all(map(self._has_arrived, haul.before.values(), states)):
                 return ""
-            if standstill.seconds(states) > self._timeout:
-                return f"{_sender(haul.group)} is stuck: {problem or 'nothing moves'}"
+            if standstill.seconds(states, shipper.sending) > self._timeout:
+                return f"{_sender(haul.group)} is stuck: {shipper.problem or 'nothing moves'}"
             time.sleep(_POLL)
         return None
 
@@ -226,9 +226,9 @@ class _Standstill:
         self._mark: object = None
         self._since = time.monotonic()
 
-    def seconds(self, states: Iterable[Progress]) -> float:
-        """Seconds since the states were last different."""
-        mark = [(state.cursor, state.settled, len(state.uploads)) for state in states]
+    def seconds(self, states: Iterable[Progress], sending: Sending) -> float:
+        """Seconds since the states, and the file on its way, were last different."""
+        mark = sending, [(state.cursor, state.settled, len(state.uploads)) for state in states]
         if mark != self._mark:
             self._mark, self._since = mark, time.monotonic()
         return time.monotonic() - self._since

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -21,3 +23,23 @@ def test_who_fails_says_why() -> None:
     """In the last line of its errors."""
     with pytest.raises(launch.NoAnswer, match=r"^ModuleNotFoundError: .*autolog\.nowhere"):
         launch.answer("autolog.nowhere", settings.environment())
+
+
+def test_who_is_asked_dies_with_who_asks() -> None:
+    """In the middle of the work, so that nobody does it beside a successor."""
+    code = (
+        "import time; from autolog import launch\n"
+        "for line in launch.asked(): print(line, end='', flush=True); time.sleep(60)"
+    )
+    asked = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert asked.stdin is not None
+    assert asked.stdout is not None
+    asked.stdin.write("work\nmore work\n")
+    asked.stdin.flush()
+    assert asked.stdout.readline() == "work\n"
+    asked.stdin.close()
+    assert asked.wait(5) == 0
+    assert asked.stdout.read() == ""
+    asked.stdout.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -277,14 +278,18 @@ def test_the_summary_of_the_model(logged: Logged) -> None:
 # -- checkpoints as artifacts ----------------------------------------------------------------------
 
 
-def _saved(log_model: Any, folder: Path, save_top_k: int) -> AutologLogger:
-    logger = AutologLogger(log_model=log_model)
-    saving = lightning.pytorch.callbacks.ModelCheckpoint(
+def _saved(
+    log_model: Any, folder: Path, save_top_k: int, space: ModuleType = lightning.pytorch
+) -> Any:
+    """A trainer that has saved checkpoints."""
+    saving = space.callbacks.ModelCheckpoint(
         folder, "{epoch}", monitor="val_loss", save_top_k=save_top_k, save_last=True
     )
-    options = {"callbacks": [saving], "logger": logger, "max_epochs": 4}
-    trainer(**options).fit(Validated(), loader(), loader())
-    return logger
+    options = {"callbacks": [saving], "logger": AutologLogger(log_model=log_model)}
+    model = Validated() if space is lightning.pytorch else OtherValidated()
+    saved = trainer(space, max_epochs=4, **options)
+    saved.fit(model, loader(), loader())
+    return saved
 
 
 @pytest.mark.parametrize(
@@ -335,11 +340,36 @@ def test_checkpoints_of_any_trainer(logged: Logged, tmp_path: Path, logger: bool
         assert run.files[f"{stem}/{stem}.ckpt"] == (tmp_path / f"{stem}.ckpt").read_bytes()
 
 
-def test_a_checkpoint_is_logged_as_it_was_saved(off: Logged, tmp_path: Path) -> None:
-    """Under ``log_model="all"`` each version of ``last.ckpt`` is, and nothing is twice."""
-    _saved("all", tmp_path, -1)
+@pytest.fixture(params=["here", "elsewhere"])
+def is_written_into(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    in_memory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> bool:
+    """Whether Lightning is certain to save into a file that is there, and not beside it."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(tempfile, "tempdir", str(in_memory))
+    return Path(tempfile.gettempdir()).stat().st_dev != tmp_path.stat().st_dev
+
+
+@pytest.mark.parametrize("space", [lightning.pytorch, pytorch_lightning])
+def test_a_checkpoint_is_logged_as_it_was_saved(
+    off: Logged, tmp_path: Path, space: ModuleType, is_written_into: bool
+) -> None:
+    """Under ``log_model="all"`` each version of ``last.ckpt`` is, and nothing is twice.
+
+    Also where Lightning writes a later one into the very file of the one before: where temporary
+    files are on another filesystem (and in its oldest release anywhere).
+    """
+    saved, last = _saved("all", tmp_path, -1, space), tmp_path / "last.ckpt"
+    content, inode = last.read_bytes(), last.stat().st_ino
+    saved.save_checkpoint(last, weights_only=True)
+    if is_written_into:
+        assert last.stat().st_ino == inode
     versions = [data for path, data in only(off()).uploads if path == "last/last.ckpt"]
     assert len(set(versions)) == len(versions) == 4
+    assert versions[-1] == content != last.read_bytes()
 
 
 @pytest.mark.parametrize("options", [{"log_model": "best"}, {"resume": True}])

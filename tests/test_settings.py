@@ -331,3 +331,13 @@ def test_a_container_goes_away_with_its_first_process(tmp_path: Path) -> None:
 def test_the_environment_of_this_test_run_is_clean() -> None:
     """No variable of the machine decides what these tests see."""
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_a_server_has_time_to_store_what_is_large() -> None:
+    """Half a minute, and a second for each 5 MB; MLflow's client reads it at each request."""
+    settings.await_storing(3_000_000_000)
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 630
+    settings.await_storing(1000)
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 30

@@ -66,6 +66,7 @@ class AzureExporter(RestExporter):
         without what has been left out of a batch since."""
         self._doubtful: dict[_Series, set[_Point]] = {}
         """What was sent and not answered, until it is: no more than a batch of each journal."""
+        self._uploads = azure_files.Uploads()
         self._tokens = Tokens(token) if token is not None else self._tokens_of(environ)
 
     # -- tokens ------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class AzureExporter(RestExporter):
             raise Rejected("the workspace takes no inputs of runs") from problem
 
     def upload(self, run_id: str, file: Path, path: str) -> str:
-        """Store a file in a run; the path it has there. Raises `Retryable` and `Rejected`."""
+        """Store a file in a run; see `azure_files.Uploads.upload`."""
 
         def send(
             method: str, what: str, body: bytes | None, query: Mapping[str, str] | None
@@ -194,7 +195,7 @@ class AzureExporter(RestExporter):
             run = f"experiments/{self._experiment_of(run_id)}/runs/{run_id}"
             return self._send(method, self._service("history", f"{run}/{what}"), body, query)
 
-        return azure_files.upload(send, file, path)
+        return self._uploads.upload(send, file, path)
 
     def _doubt(self, batch: Batch) -> None:
         for metric in batch.metrics:

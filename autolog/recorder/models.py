@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 
 class OverBudget(Exception):
@@ -50,7 +50,7 @@ class Budget:
     def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
         with open(path, "wb", buffering=0, opener=_private) as file:
-            measured = _Measured(cast("io.FileIO", file), self)
+            measured = _Measured(file, self)
             yield measured
             measured.flush()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from autolog.journal import files, layout
 from autolog.journal.writer import Journal
 from autolog.recorder.models import Budget, Model
+
+_PART = 64 << 20
+"""Bytes that the kernel copies before a signal has its turn."""
 
 
 class Spool:
@@ -23,21 +28,25 @@ class Spool:
         self._journal = journal
 
     def copy(self, source: Path, path: str) -> str:
-        """Copy a file that becomes the artifact `path`; its place in the folder."""
-        place = self._place(path)
-        try:
-            shutil.copyfile(source, place)
-            place.chmod(0o600)
-        except OSError:
-            place.unlink(missing_ok=True)
-            raise
+        """Copy a file that becomes the artifact `path`; its place in the folder.
+
+        What is written to the file afterwards is not in the copy. It is a reflink where the
+        filesystem has them, and takes no memory however large it is.
+        """
+        with open(source, "rb") as given:
+            place = self._place(path)
+            try:
+                with _created(place) as kept:
+                    _copy(given, kept)
+            except BaseException:
+                shutil.rmtree(place.parent, ignore_errors=True)
+                raise
         return _name(place)
 
     def write(self, content: bytes, path: str) -> str:
         """Write what becomes the artifact `path`; its place in the folder."""
         place = self._place(path)
-        fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "wb") as file:
+        with _created(place) as file:
             file.write(content)
         return _name(place)
 
@@ -61,6 +70,19 @@ class Spool:
         folder = self._journal.folder / layout.FILES / f"{next(self._journal.ids):06d}"
         folder.mkdir(mode=0o700)
         return folder / path.rpartition("/")[2]
+
+
+def _created(place: Path) -> BinaryIO:
+    return open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    # The kernel makes a reflink of it on Btrfs, XFS and their like; it cannot copy from another
+    # kind of filesystem, and takes a file of /proc for empty: what it leaves is copied by hand.
+    with contextlib.suppress(OSError, AttributeError):
+        while os.copy_file_range(source.fileno(), target.fileno(), _PART):
+            pass
+    shutil.copyfileobj(source, target)
 
 
 def _name(place: Path) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from autolog import settings
+from autolog import bandwidth, launch, settings
 from autolog.artifacts import Upload
 from autolog.exporters import Rejected, Retryable
 from autolog.records import Kind
@@ -49,7 +49,10 @@ def main() -> None:
     replies = sys.stdout
     sys.stdout = sys.stderr
     repository_for = _repositories()
-    for line in sys.stdin:
+    chosen, _ = settings.resolve({}, settings.environment())
+    if chosen.upload_mb_per_second is not None:
+        bandwidth.limit(chosen.upload_mb_per_second * 1e6)
+    for line in launch.asked():
         upload, token = json.loads(line)
         problem = _sent(partial(repository_for, token), Upload(*upload))
         replies.write(json.dumps(problem) + "\n")
