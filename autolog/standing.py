@@ -92,7 +92,7 @@ def inspect(folder: Path, *, finish: bool = False, target: str = "") -> Standing
     feed = Feed(folder, meta, finish, target, is_observer=True)
     life, goal = feed.life(), feed.tail
     values = records = 0
-    waiting = [file for _, file, _ in feed.progress.uploads]
+    waiting = [file for _, file, *_ in feed.progress.uploads]
     while entries := feed.read(life):
         count = values_in(entry.record for entry in entries)
         files = [entry.record.file for entry in entries if isinstance(entry.record, Artifact)]
