@@ -31,6 +31,7 @@ def enable(
     max_tuning_runs: int | None = None,
     training_metrics: bool | None = None,
     checkpoint: bool | None = None,
+    log_datasets: bool | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -68,6 +69,8 @@ def enable(
             Default False.
         checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
             ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
+        log_datasets: Log what a training is given as MLflow's datasets: name, digest, schema and
+            shape, as far as they are known without work. Default True.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -87,6 +90,7 @@ def enable(
         "max_tuning_runs": max_tuning_runs,
         "training_metrics": training_metrics,
         "checkpoint": checkpoint,
+        "log_datasets": log_datasets,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,

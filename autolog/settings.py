@@ -100,6 +100,9 @@ class Settings:
     checkpoint: bool = _setting(
         False, _boolean, "Lightning: log the best and the last checkpoints at the end of a fit"
     )
+    log_datasets: bool = _setting(
+        True, _boolean, "log name, digest, schema and shape of what a training is given"
+    )
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(

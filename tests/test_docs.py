@@ -217,6 +217,7 @@ def test_every_variable_of_the_table_works() -> None:
     texts = {
         **dict.fromkeys(("disabled", "strict", "silent", "exclusive"), "1"),
         **dict.fromkeys(("training_metrics", "checkpoint"), "1"),
+        "log_datasets": "0",
         "mode": "offline",
         "dir": "/journals",
         "extra_tags": '{"team": "vision"}',

@@ -25,6 +25,8 @@ class Neighbour(NamedTuple):
     """Params, outcomes and files."""
     logs_epochs: bool = False
     """Whether it logs all that Keras reports at the end of an epoch."""
+    logs_datasets: bool = False
+    """Whether it logs what the fit is given."""
 
     def leaves(self, given: Mapping[str, T]) -> dict[str, T]:
         """What of something that we collected it does not log itself."""
@@ -50,7 +52,8 @@ def find(
             every_epoch = utils.get_autologging_config(flavor, "log_every_epoch", True)
             stopping = _STOPPING.split() if flavor == "tensorflow" else ()
             names = {*_names_of_callback(flavor, model), *arguments, *stopping}
-            return Neighbour(frozenset(names), every_epoch)
+            logs_datasets = utils.get_autologging_config(flavor, "log_datasets", True)
+            return Neighbour(frozenset(names), every_epoch, logs_datasets)
     for callback in callbacks:
         package, _, rest = type(callback).__module__.partition(".")
         if package == "mlflow" and type(callback).__name__ == "MlflowCallback":
