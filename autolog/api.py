@@ -38,6 +38,7 @@ def enable(
     model_megabytes: int | None = None,
     model_seconds: float | None = None,
     upload_mb_per_second: float | None = None,
+    log_datasets: bool | None = None,
     batch_seconds: float | None = None,
     exit_timeout: float | None = None,
     dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the setting's name everywhere
@@ -87,6 +88,8 @@ def enable(
         upload_mb_per_second: Most of the network that the upload of files may take, in 10⁶ bytes a
             second. Counts for the process that sends, which trainings of one target share: that of
             the first of them. Default: no limit.
+        log_datasets: Log what a training is given as MLflow's datasets: name, digest, schema and
+            shape, as far as they are known without work. Default True.
         batch_seconds: Longest time a value waits before it is sent. Default 1 s.
         exit_timeout: Longest wait at the end of the process for a remote server. Default 10 s.
         dir: Folder for the journals, on a local disk. Default: the user's state folder.
@@ -113,6 +116,7 @@ def enable(
         "model_megabytes": model_megabytes,
         "model_seconds": model_seconds,
         "upload_mb_per_second": upload_mb_per_second,
+        "log_datasets": log_datasets,
         "batch_seconds": batch_seconds,
         "exit_timeout": exit_timeout,
         "dir": dir,

@@ -22,6 +22,8 @@ from autolog.records import Artifact, Inputs, Metrics, Params, Record, RunEnd, S
 _SUSPECT_TRIES = 3
 _PROBE = (("autolog.probe", "1"),)
 """A tag that no server chokes on."""
+_NOT_SERVED = (404, 405, 501)
+"""What servers answer that have values and no inputs of runs: old ones, and other people's."""
 
 
 Step = Callable[[], "list[Step]"]
@@ -147,12 +149,16 @@ class Delivery:
         try:
             self._exporter.log_inputs(run_id, inputs.content)
         except Rejected as refusal:
-            self._feed.progress.reject(refusal.reason, 1)
-            self._dead_letter(run_id, refusal.reason, inputs=inputs.content)
+            if not inputs.by_hooks:
+                self._feed.progress.reject(refusal.reason, 1)
+                self._dead_letter(run_id, refusal.reason, inputs=inputs.content)
+        except Retryable as problem:
+            if not (inputs.by_hooks and problem.status in _NOT_SERVED):
+                raise
         except RunRefused as refusal:
             self._set_aside(run, refusal.reason)
         else:
-            self._acknowledge(run, 1)
+            self._acknowledge(run, values_in([inputs]))
         return []
 
     def _end(self, run: int, end: RunEnd) -> list[Step]:
@@ -241,6 +247,8 @@ def values_in(records: Iterable[Record]) -> int:
             count += len(record.params)
         elif isinstance(record, Tags):
             count += len(record.tags)
-        elif isinstance(record, (Artifact, Inputs)):
+        elif isinstance(record, Artifact):
             count += 1
+        elif isinstance(record, Inputs):
+            count += not record.by_hooks
     return count

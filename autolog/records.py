@@ -125,6 +125,8 @@ class Inputs:
     run: int
     content: str
     """The body of MLflow's ``runs/log-inputs``, without the run's id: JSON."""
+    by_hooks: bool = False
+    """Logged by hooks and not by the user: counted nowhere, and given up where it is not taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,9 @@ class Settings:
     upload_mb_per_second: float | None = _setting(
         None, _rate, "most of the network that files may take, in 10⁶ bytes a second"
     )
+    log_datasets: bool = _setting(
+        True, _boolean, "log name, digest, schema and shape of what a training is given"
+    )
     batch_seconds: float = _setting(1.0, _seconds, "longest time a value waits to be sent")
     exit_timeout: float = _setting(10.0, _seconds, "wait at exit for a remote server")
     exit_timeout_local: float = _setting(

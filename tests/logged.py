@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support import Point
 
 from autolog.journal import layout
 from autolog.journal.owner import Life
 from autolog.journal.reader import Reader
-from autolog.records import Artifact, Decoder, Metrics, Params, Record, RunEnd, RunStart, Tags
+from autolog.records import (
+    Artifact,
+    Decoder,
+    Inputs,
+    Metrics,
+    Params,
+    Record,
+    RunEnd,
+    RunStart,
+    Tags,
+)
 
 
 @dataclass
@@ -28,6 +40,8 @@ class LoggedRun:
     """By name, (step, value) in the order of logging."""
     uploads: list[tuple[str, bytes]] = field(default_factory=list)
     """Path and content of each artifact in the order of logging."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Datasets with their tags, as MLflow's ``runs/log-inputs`` has them."""
 
     @property
     def model(self) -> str:
@@ -108,5 +122,7 @@ def _note(run: LoggedRun, record: Record) -> None:
         run.params.update(record.params)
     elif isinstance(record, Tags):
         run.tags.update(record.tags)
+    elif isinstance(record, Inputs):
+        run.inputs.extend(json.loads(record.content)["datasets"])
     elif isinstance(record, RunEnd):
         run.status = record.status

@@ -62,7 +62,7 @@ def _fields(client: MlflowClient, run: Any, names: dict[str, str], models: Model
             (
                 *(given.dataset.name, given.dataset.digest, given.dataset.source_type),
                 *(given.dataset.schema, given.dataset.profile),
-                sorted((tag.key, tag.value) for tag in given.tags),
+                tuple(sorted((tag.key, tag.value) for tag in given.tags)),
             )
             for given in run.inputs.dataset_inputs
         ],
@@ -184,9 +184,10 @@ def _difference(run: Fields, other: Fields) -> tuple[Fields, dict[str, list[str]
             pairs = {key: (value, both.get(key)) for key, value in theirs.items()}
             differing = {key: pair for key, pair in pairs.items() if not _are_alike(*pair)}
             more[kind] = sorted(both.keys() - theirs.keys())
-        elif kind == "artifacts":
+        elif kind in ("artifacts", "datasets"):
             differing = dict.fromkeys((Counter(theirs) - Counter(both)).elements(), 0)
-            more[kind] = sorted((Counter(both) - Counter(theirs)).elements())
+            extra = (Counter(both) - Counter(theirs)).elements()
+            more[kind] = sorted(each if isinstance(each, str) else each[0] for each in extra)
         else:
             differing = {} if both == theirs else {kind: (theirs, both)}
         if differing:

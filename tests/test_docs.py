@@ -218,6 +218,7 @@ def test_every_variable_of_the_table_works() -> None:
         **dict.fromkeys(("disabled", "strict", "silent", "exclusive"), "1"),
         **dict.fromkeys(("training_metrics", "checkpoint", "log_input_examples"), "1"),
         **dict.fromkeys(("log_models", "log_model_signatures"), "0"),
+        "log_datasets": "0",
         "mode": "offline",
         "dir": "/journals",
         "extra_tags": '{"team": "vision"}',

@@ -86,6 +86,8 @@ def test_what_we_have_no_hooks_for_is_left_as_it_was(uris: list[str], tmp_path: 
 _NOTED = ["autolog.data_shapes"]
 _CALLED = ["autolog.data_shapes", "mlflow.autologging"]
 _TORCH = "amsgrad batch_size betas capturable decoupled_weight_decay differentiable eps foreach"
+_DATA = {"datasets": ["dataset"]}
+"""One, for they validate with what they train on."""
 _OF_TRAINER = ["accumulate_grad_batches", "batch_size", "precision"]
 
 ADDED: dict[str, list[dict[str, list[str]]]] = {
@@ -97,7 +99,7 @@ ADDED: dict[str, list[dict[str, list[str]]]] = {
         {"metrics": ["f1_score", "n_iter"], "tags": _CALLED},  # MLflow does not see this f1_score
     ],
     "LIGHTNING": [
-        {"metrics": ["epoch_loss", "learning_rate"], "params": _OF_TRAINER},
+        {"metrics": ["epoch_loss", "learning_rate"], "params": _OF_TRAINER, **_DATA},
         {
             "metrics": ["epoch_loss", "learning_rate"],
             "params": sorted(
@@ -107,12 +109,14 @@ ADDED: dict[str, list[dict[str, list[str]]]] = {
                 ]
             ),
             "tags": ["Mode", "mlflow.autologging"],
+            **_DATA,
             "artifacts": ["model_summary.txt"],
         },
         {
             "metrics": ["epoch_loss", "learning_rate"],
             "params": _OF_TRAINER,
             "tags": ["mlflow.autologging"],
+            **_DATA,
         },
     ],
     "TRANSFORMERS": 2
@@ -121,6 +125,7 @@ ADDED: dict[str, list[dict[str, list[str]]]] = {
             "metrics": ["epoch_loss", "steps_per_second"],
             "params": [*_TORCH.split(), "fused", "lr", "maximize", "optimizer_name"],
             "tags": ["mlflow.autologging"],
+            **_DATA,
         }
     ],
 }
@@ -141,8 +146,9 @@ def test_what_our_hooks_add_to_a_run_of_keras(uris: list[str], tmp_path: Path) -
     """The same; the params of an optimizer are another set in each release of Keras."""
     arguments = {"batch_size", "class_weight", "epochs", "initial_epoch", "shuffle"}
     for sides in _sides(["KERAS"], uris, tmp_path)["KERAS"]:
-        for more, tags in zip(added(*sides), (_NOTED, _CALLED, _CALLED), strict=True):
-            assert more.keys() == {"metrics", "params", "tags"}
+        tags_and_data = [(_NOTED, {}), (_CALLED, _DATA), (_CALLED, {})]
+        for more, (tags, data) in zip(added(*sides), tags_and_data, strict=True):
+            assert more.keys() == {"metrics", "params", "tags", *data}  # a callback logs none
             assert more["metrics"] == ["epoch_loss", "learning_rate"]
             assert more["tags"] == tags
             others = {name for name in more["params"] if not name.startswith("optimizer_")}

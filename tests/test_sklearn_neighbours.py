@@ -33,7 +33,7 @@ _SCRIPT = """
         autolog.enable()
 
     def theirs():
-        mlflow.sklearn.autolog(log_models=False, log_datasets=False, silent=True)
+        mlflow.sklearn.autolog(log_models=False, silent=True)
 
     def perceptron(X, y):
         model = MLPClassifier((2,), max_iter=3, random_state=0).fit(X, y)
@@ -73,7 +73,10 @@ _SCRIPT = """
 
 @pytest.mark.timeout(150)
 def test_in_both_orders(tmp_path: Path, autolog_home: Path) -> None:
-    """One run a fit with epoch_loss; the user's scores once, under MLflow's names or under ours."""
+    """One run a fit with epoch_loss; the user's scores once, under MLflow's names or under ours.
+
+    Of the data there is what MLflow logs, and alone we log the same.
+    """
     done = run_script(
         _SCRIPT,
         cwd=tmp_path,
@@ -86,6 +89,8 @@ def test_in_both_orders(tmp_path: Path, autolog_home: Path) -> None:
     roots = [run for run in runs if run.start.parent_key is None]
     *both, alone = json.loads(done.stdout)
     assert len(roots) == 5 * len(both) + 1
+    (ours,) = roots[-1].inputs
+    assert ours["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
     for order, known in enumerate(both):
         perceptron, grid, pipeline, halving, folds = roots[5 * order : 5 * order + 5]
         for run in (perceptron, grid, pipeline, folds):
@@ -103,6 +108,9 @@ def test_in_both_orders(tmp_path: Path, autolog_home: Path) -> None:
         assert len(folds.metrics["test_score"]) == 2
         for run in (grid, pipeline, halving):
             assert len(_children(run, runs)) == 2
+        for run in (perceptron, grid, pipeline, halving):
+            assert run.inputs[0]["dataset"] == ours["dataset"]
+            assert all(each["tags"][0]["value"] in ("train", "eval") for each in run.inputs)
     last = roots[-1]
     assert last.metrics["score"] == [(0, alone["score"])], "MLflow's is off again"
     assert last.metrics["f1_score"] == [(0, alone["f1"])]

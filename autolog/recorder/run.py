@@ -434,9 +434,10 @@ class Run:
         """Set tags as they are."""
         self._append_tags(dict(tags))
 
-    def write_inputs(self, content: str) -> None:
+    def write_inputs(self, content: str, *, by_hooks: bool = False) -> None:
         """Log what the run used: see `Inputs`."""
-        self._store(layout.frame(records.encode(Inputs(self.number, content))))
+        record = Inputs(self.number, content, by_hooks)
+        self._store(layout.frame(records.encode(record)), 0 if by_hooks else 1, not by_hooks)
 
     def resume(self) -> None:
         """Have the server know that the run goes on, though it has ended before."""

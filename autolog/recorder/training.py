@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,17 @@ class Training:
             return
         with guard.shield("training.set_tags"):
             self.run.set_tags(tags, by_user=False)
+
+    def log_inputs(self, datasets: Sequence[Mapping[str, object]]) -> None:
+        """Log datasets, each as MLflow's ``runs/log-inputs`` has it.
+
+        A server that does not take them is left without, and no value counts as refused.
+        """
+        if self.run is None or not datasets:
+            return
+        with guard.shield("training.log_inputs"):
+            content = json.dumps({"datasets": datasets, "models": []})
+            self.run.write_inputs(content, by_hooks=True)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a small text as an artifact."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,7 +12,7 @@ import keras
 from autolog import guard, hooks, recorder
 from autolog.callbacks.keras.batches import BatchValues
 from autolog.callbacks.keras.observer import Observer
-from autolog.callbacks.keras.reading import data_shapes, fit_params
+from autolog.callbacks.keras.reading import data_shapes, fit_params, used_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,8 @@ class _Call:
         self._is_fit = "epochs" in bound.signature.parameters
         if self._is_fit:
             with guard.shield("keras.arguments"):
-                observer.expect(fit_params(bound), data_shapes(bound), others)
+                data = partial(used_data, bound.arguments)
+                observer.expect(fit_params(bound), data_shapes(bound), data, others)
         self._join([*others, observer])
 
     def _join(self, callbacks: list[Any]) -> None:

@@ -27,6 +27,8 @@ class Neighbour(NamedTuple):
     """Whether it logs all that Keras reports at the end of an epoch."""
     logs_models: bool = False
     """Whether it logs the trained model."""
+    logs_datasets: bool = False
+    """Whether it logs what the fit is given."""
 
     def leaves(self, given: Mapping[str, T]) -> dict[str, T]:
         """What of something that we collected it does not log itself."""
@@ -53,7 +55,8 @@ def find(
             stopping = _STOPPING.split() if flavor == "tensorflow" else ()
             names = {*_names_of_callback(flavor, model), *arguments, *stopping}
             models = utils.get_autologging_config(flavor, "log_models", True)
-            return Neighbour(frozenset(names), every_epoch, models)
+            datasets = utils.get_autologging_config(flavor, "log_datasets", True)
+            return Neighbour(frozenset(names), every_epoch, models, datasets)
     for callback in callbacks:
         package, _, rest = type(callback).__module__.partition(".")
         if package == "mlflow" and type(callback).__name__ == "MlflowCallback":

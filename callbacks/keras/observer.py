@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from autolog import guard, recorder
+from autolog.callbacks import datasets
 from autolog.callbacks.keras import models, neighbours
 from autolog.callbacks.keras.companions import Companions
 from autolog.callbacks.keras.neighbours import SUMMARY, Neighbour
@@ -16,8 +17,9 @@ from autolog.callbacks.keras.optimizers import Optimizers
 from autolog.callbacks.keras.reading import numbers, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from autolog.callbacks.datasets import Used
     from autolog.recorder import Training
 
 
@@ -30,7 +32,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         """The one that is going on, if any."""
         self.is_taken = False
         """True while a call of ``fit`` or ``evaluate`` that it takes part in lasts."""
-        self.expect({}, {}, [])
+        self.expect({}, {}, list, [])
         self._start_anew(is_evaluation=False)
 
     def _start_anew(self, *, is_evaluation: bool) -> None:
@@ -45,10 +47,14 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
         """Leads from Keras' count of epochs to the steps of the run, once that is known."""
 
     def expect(
-        self, params: Mapping[str, object], tags: Mapping[str, str], others: Iterable[Any]
+        self,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        data: Callable[[], Iterable[Used]],
+        others: Iterable[Any],
     ) -> None:
         """Take note of what is known of the ``fit`` that comes next, and of its other callbacks."""
-        self._fit_params, self._fit_tags = params, tags
+        self._fit_params, self._fit_tags, self._fit_data = params, tags, data
         self._others = list(others)
         self._companions = Companions(self._others)
 
@@ -75,6 +81,8 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
             progress = {k: v for k, v in known.items() if k != "verbose"}
             training.log_params(self._neighbour.leaves({**progress, **self._fit_params}))
             training.set_tags(self._fit_tags)
+            if not self._neighbour.logs_datasets:
+                datasets.log(training, self._fit_data)
             training.log_params(self._neighbour.leaves(self._companions.params()))
             self.optimizers = Optimizers(self.model)
             self._log_optimizers(training)
@@ -166,7 +174,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
     def _forget(self) -> None:
         self.training = None
         self.optimizers = None
-        self.expect({}, {}, [])
+        self.expect({}, {}, list, [])
 
     def _look_for_neighbours(self, training: Training) -> None:
         with guard.shield("keras.neighbours"):

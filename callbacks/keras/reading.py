@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from autolog.callbacks.datasets import EVAL, TRAINING, Used
+
 if TYPE_CHECKING:
     import inspect
 
@@ -52,6 +54,23 @@ def _shapes(name: str, data: Any) -> dict[str, Any]:
         return {}
     parts = (_shapes(f"{name}/{key}", part) for key, part in data.items())
     return {name: shape for part in parts for name, shape in part.items()}
+
+
+def used_data(arguments: Mapping[str, Any]) -> list[Used]:
+    """What a ``fit`` trains on, and what it validates with."""
+    validation = arguments.get("validation_data")
+    pair = list(validation) if isinstance(validation, (list, tuple)) else [validation]
+    x, y, *_ = [*pair, None, None]
+    return [
+        Used(TRAINING, _by_part(arguments.get("x")), _by_part(arguments.get("y"))),
+        Used(EVAL, _by_part(x), _by_part(y)),
+    ]
+
+
+def _by_part(data: Any) -> Any:
+    """Arrays of a list, one for each input or output of a model, by their numbers."""
+    is_list = isinstance(data, (list, tuple)) and data and hasattr(data[0], "shape")
+    return dict(enumerate(data)) if is_list else data
 
 
 def _batch_size(arguments: Mapping[str, Any]) -> object:

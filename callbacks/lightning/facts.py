@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch.nn.parameter import UninitializedParameter
 
+from autolog.callbacks.datasets import EVAL, TRAINING, Used
 from autolog.callbacks.lightning.spaces import callbacks_of
 from autolog.callbacks.tensors import optimizer_params, plain
 
@@ -50,6 +51,22 @@ def _numbered(all_params: Any) -> dict[str, object]:
         for number, params in enumerate(all_params)
         for name, value in params.items()
     }
+
+
+def used_data(trainer: Any) -> list[Used]:
+    """What a fit trains on and validates with, loader by loader."""
+    return [
+        *(Used(TRAINING, loader) for loader in _loaders(trainer.train_dataloader)),
+        *(Used(EVAL, loader) for loader in _loaders(trainer.val_dataloaders)),
+    ]
+
+
+def _loaders(given: Any) -> list[Any]:
+    """The loaders in whatever Lightning was given."""
+    parts = given.values() if isinstance(given, Mapping) else given
+    if parts is given and not isinstance(given, (list, tuple)):
+        return [given]
+    return [loader for part in parts for loader in _loaders(part)]
 
 
 def optimizers_of(trainer: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolog import guard, recorder, settings
-from autolog.callbacks import ranks, schemas
+from autolog.callbacks import datasets, ranks, schemas
 from autolog.callbacks.lightning import facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
 from autolog.callbacks.lightning.spaces import space_of
@@ -197,6 +197,7 @@ class _Fit:
         runs.before_end(partial(self._finish, trainer))
         runs.log_params(facts.fit_params(trainer, module))
         runs.log_text(partial(facts.summary, module), "model_summary.txt")
+        datasets.log(self._training, partial(facts.used_data, trainer))
 
     def begin_epoch(self, trainer: Any) -> None:
         """A new mean begins."""

@@ -56,7 +56,7 @@ class AutologCallback:
         """The fit, or an iteration of it, begins."""
         fit = self._fits.get(id(estimator))
         if fit is not None and context.parent is None:
-            fit.data = Data(X, y)
+            fit.begin(estimator, Data(X, y))
 
     def teardown(self, estimator: Any, context: Any) -> None:
         """The fit is over, or has failed."""
@@ -105,6 +105,12 @@ class _Fit:
         self._iterations = 0
         self._started = time.perf_counter()
         self._error_before = sys.exc_info()[1]
+
+    def begin(self, estimator: Any, data: Data) -> None:
+        """Take note of what it is given."""
+        self.data = data
+        if self.is_ours:
+            trainings.log_data(self.training, estimator, data)
 
     def log_score(self, scoring: str, fitted: Any, X: Any, y: Any) -> None:
         """Log how well an iteration has learnt its training data."""

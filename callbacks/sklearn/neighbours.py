@@ -24,6 +24,16 @@ def logs_models(run: Run, estimator: Any) -> bool:
     return any(_logs_into(run, flavor) and _config("log_models", flavor) for flavor in flavors)
 
 
+def logs_data(run: Run, estimator: Any) -> bool:
+    """Whether MLflow logs the data of a fit, as it does for the classes that it has wrapped."""
+    if not _logs_into(run) or not _config("log_datasets"):
+        return False
+    method = getattr(type(estimator), "fit", None)
+    while method is not None and not _is_mlflows(method):
+        method = getattr(method, "__wrapped__", None)
+    return method is not None
+
+
 def logs_score(run: Run, estimator: Any) -> bool:
     """Whether MLflow logs what an estimator's ``score`` says, under a name of its own."""
     manager = _manager_of_scores(run)
@@ -42,9 +52,13 @@ def logs_metric_of(run: Run, values: Iterable[Any]) -> bool:
 
 def beneath(function: Any) -> Any:
     """The function of scikit-learn's that MLflow has wrapped; of any other the function itself."""
-    while str(getattr(function, "__globals__", {}).get("__name__")).startswith("mlflow."):
+    while _is_mlflows(function):
         function = function.__wrapped__
     return function
+
+
+def _is_mlflows(function: Any) -> bool:
+    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("mlflow.")
 
 
 def _manager_of_scores(run: Run) -> Any:

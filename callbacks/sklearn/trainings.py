@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autolog import guard, recorder
-from autolog.callbacks.sklearn import estimators, models, scores, searches, training_metrics
+from autolog.callbacks import datasets
+from autolog.callbacks.datasets import TRAINING, Used
+from autolog.callbacks.sklearn import (
+    estimators,
+    models,
+    neighbours,
+    scores,
+    searches,
+    training_metrics,
+)
 from autolog.callbacks.sklearn.data import Data
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ def train(method: Callable[..., Any], estimator: Any, /, *args: Any, **kwargs: A
     if training is None:
         return method(estimator, *args, **kwargs)
     with training:
+        log_data(training, estimator, data)
         _running[id(estimator)] = training
         started = time.perf_counter()
         try:
@@ -51,6 +61,13 @@ def begin(estimator: Any, *, holds: bool = True) -> Training:
     """A training of an estimator begins."""
     name = type(estimator).__name__
     return recorder.get().begin_training(estimator, flavor="sklearn", name=name, holds=holds)
+
+
+def log_data(training: Training, estimator: Any, data: Data) -> None:
+    """Log what a fit is given, before the fit may overwrite it, unless MLflow does."""
+    with guard.shield("sklearn.datasets"):
+        if training.run is not None and not neighbours.logs_data(training.run, estimator):
+            datasets.log(training, lambda: [Used(TRAINING, data.X, data.y)])
 
 
 def log_settings(training: Training, estimator: Any) -> None:

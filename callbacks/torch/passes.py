@@ -67,6 +67,12 @@ class Source:
         self._is_whole = type(getattr(loader, "sampler", None)).__name__ in _WHOLE_DATASET
         self.batch_size: int | None = getattr(loader, "batch_size", None)
 
+    @property
+    def data(self) -> Any:
+        """The loader, else its dataset, while one of them is there."""
+        loader = self._loader()
+        return self._dataset() if loader is None else loader
+
     def is_of(self, loader: object) -> bool:
         """True for the loader itself."""
         return loader is not None and self._loader() is loader

@@ -163,6 +163,8 @@ class Observer:
         weakref.finalize(optimizer, self._seen.discard, id(optimizer)).atexit = False
         for group in optimizer.param_groups:
             self._parameters.update({id(p): weakref.ref(p) for p in group["params"]})
+        # Not before: without parameters it would seem orphaned to another thread.
+        _observers.add(self)
         return number
 
     def _belongs(self, optimizer: Optimizer, *, has_loss: bool) -> bool:
@@ -202,7 +204,6 @@ class Observer:
         planned = self._turns if self.tracker.is_in_turn else None
         self._log = RunLog(training, name, self._numbers, planned)
         self._model = weakref.ref(model) if model is not None else _nothing
-        _observers.add(self)
         self._log.describe(optimizer, model, self.tracker.current)
 
     def _end(self) -> None:

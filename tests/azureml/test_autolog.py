@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
-    """Each leaves the run with its values, read back from the workspace, and says its page."""
+    """Each leaves the run with its values, read back from the workspace, and says its page.
+
+    A workspace that takes no datasets is left without, and nobody hears of it.
+    """
+    workspace.faults.status(404, "log-inputs")
     page, run_id = run(FORMS[form] + TRAIN, workspace, tmp_path)[-2:]
     assert page == f"https://ml.azure.com/runs/{run_id}?wsid={workspace.place.scope}"
     steps = [p.step for p in workspace.points(run_id) if p.key == "epoch_loss"]
@@ -29,6 +33,7 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
     found = workspace.mlflow.client().get_run(run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params["max_iter"] == "3"
+    assert workspace.count("log-inputs", 404) == 1
     assert not any(seen.is_signed for seen in workspace.requests if "/discovery" in seen.path)
 
 
