@@ -18,7 +18,7 @@ from autolog.callbacks import arrays, frames
 if TYPE_CHECKING:
     from autolog.recorder import Training
 
-TRAINING: Final = "training"
+TRAIN: Final = "train"
 EVAL: Final = "eval"
 
 _CONTEXT: Final = "mlflow.data.context"
@@ -33,7 +33,7 @@ class Used(NamedTuple):
     """Data that a training uses; none where `features` is None."""
 
     context: str
-    """`TRAINING` or `EVAL`."""
+    """`TRAIN` or `EVAL`."""
     features: Any
     targets: Any = None
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 import autolog
 from autolog import recorder
 from autolog.callbacks import datasets
-from autolog.callbacks.datasets import EVAL, TRAINING, Used
+from autolog.callbacks.datasets import EVAL, TRAIN, Used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ LABELS = np.array(["cat", "dog"])[RNG.integers(0, 2, 5000)]
 def described(logged: Logged, features: Any, targets: Any = None) -> dict[str, Any]:
     """What a training with such data logs of it."""
     with recorder.get().begin_training(described, flavor="test", name="test") as training:
-        datasets.log(training, lambda: [Used(TRAINING, features, targets)])
+        datasets.log(training, lambda: [Used(TRAIN, features, targets)])
     (found,) = logged()[-1].inputs
     dataset: dict[str, Any] = found["dataset"]
     return dataset
@@ -185,7 +185,7 @@ def test_scikit_learn(logged: Logged) -> None:
     """The data of the outermost fit, once; nothing with the setting off."""
     GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(X, Y)
     run = only(logged())
-    assert contexts(run) == [TRAINING]
+    assert contexts(run) == [TRAIN]
     assert profile_of(run.inputs[0]["dataset"])["features_shape"] == list(X.shape)
     assert sum(len(each.inputs) for each in logged()) == 1
     autolog.enable(log_datasets=False)
@@ -198,7 +198,7 @@ def test_keras(logged: Logged) -> None:
     x, y = keras_trainings.X, keras_trainings.Y
     keras_trainings.fit(keras_trainings.eager_model(), validation_data=(x[:5], y[:5]), epochs=1)
     (run,) = logged()
-    assert contexts(run) == [TRAINING, EVAL]
+    assert contexts(run) == [TRAIN, EVAL]
     theirs = [mlflow.data.from_numpy(x, targets=y), mlflow.data.from_numpy(x[:5], targets=y[:5])]
     assert [each["dataset"] for each in run.inputs] == [each.to_dict() for each in theirs]
 
@@ -210,7 +210,7 @@ def test_lightning(logged: Logged) -> None:
     validations = [lightnings.loader(8), DataLoader(TensorDataset(lightnings.X))]
     lightnings.trainer(max_epochs=1).fit(model, lightnings.loader(), validations)
     (run,) = logged()
-    assert contexts(run) == [TRAINING, EVAL, EVAL]
+    assert contexts(run) == [TRAIN, EVAL, EVAL]
     found = [profile_of(each["dataset"]) for each in run.inputs]
     assert [each["batch_size"] for each in found] == [lightnings.BATCH, 8, 1]
     assert found[0]["targets_shape"] == [50, 1]
@@ -224,7 +224,7 @@ def test_torch(logged: Logged) -> None:
     torch_loops.train(model, iter(torch_loops.loader()), torch_loops.sgd(model), epochs=1)
     theirs = mlflow.data.from_numpy(torch_loops.X.numpy(), targets=torch_loops.Y.numpy())
     for run in logged():
-        assert contexts(run) == [TRAINING]
+        assert contexts(run) == [TRAIN]
         assert run.inputs[0]["dataset"]["digest"] == theirs.digest
 
 

@@ -90,7 +90,7 @@ def test_in_both_orders(tmp_path: Path, autolog_home: Path) -> None:
     *both, alone = json.loads(done.stdout)
     assert len(roots) == 5 * len(both) + 1
     (ours,) = roots[-1].inputs
-    assert ours["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
+    assert ours["tags"] == [{"key": "mlflow.data.context", "value": "train"}]
     for order, known in enumerate(both):
         perceptron, grid, pipeline, halving, folds = roots[5 * order : 5 * order + 5]
         for run in (perceptron, grid, pipeline, folds):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from autolog.callbacks.datasets import EVAL, TRAINING, Used
+from autolog.callbacks.datasets import EVAL, TRAIN, Used
 
 if TYPE_CHECKING:
     import inspect
@@ -62,7 +62,7 @@ def used_data(arguments: Mapping[str, Any]) -> list[Used]:
     pair = list(validation) if isinstance(validation, (list, tuple)) else [validation]
     x, y, *_ = [*pair, None, None]
     return [
-        Used(TRAINING, _by_part(arguments.get("x")), _by_part(arguments.get("y"))),
+        Used(TRAIN, _by_part(arguments.get("x")), _by_part(arguments.get("y"))),
         Used(EVAL, _by_part(x), _by_part(y)),
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch.nn.parameter import UninitializedParameter
 
-from autolog.callbacks.datasets import EVAL, TRAINING, Used
+from autolog.callbacks.datasets import EVAL, TRAIN, Used
 from autolog.callbacks.lightning.spaces import callbacks_of
 from autolog.callbacks.tensors import optimizer_params, plain
 
@@ -56,7 +56,7 @@ def _numbered(all_params: Any) -> dict[str, object]:
 def used_data(trainer: Any) -> list[Used]:
     """What a fit trains on and validates with, loader by loader."""
     return [
-        *(Used(TRAINING, loader) for loader in _loaders(trainer.train_dataloader)),
+        *(Used(TRAIN, loader) for loader in _loaders(trainer.train_dataloader)),
         *(Used(EVAL, loader) for loader in _loaders(trainer.val_dataloaders)),
     ]
 

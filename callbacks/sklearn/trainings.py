@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolog import guard, recorder
 from autolog.callbacks import datasets
-from autolog.callbacks.datasets import TRAINING, Used
+from autolog.callbacks.datasets import TRAIN, Used
 from autolog.callbacks.sklearn import (
     estimators,
     models,
@@ -67,7 +67,7 @@ def log_data(training: Training, estimator: Any, data: Data) -> None:
     """Log what a fit is given, before the fit may overwrite it, unless MLflow does."""
     with guard.shield("sklearn.datasets"):
         if training.run is not None and not neighbours.logs_data(training.run, estimator):
-            datasets.log(training, lambda: [Used(TRAINING, data.X, data.y)])
+            datasets.log(training, lambda: [Used(TRAIN, data.X, data.y)])
 
 
 def log_settings(training: Training, estimator: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from autolog import guard, recorder
 from autolog.callbacks import datasets
-from autolog.callbacks.datasets import TRAINING, Used
+from autolog.callbacks.datasets import TRAIN, Used
 from autolog.callbacks.modules import as_model
 from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import optimizer_params, plain
@@ -174,7 +174,7 @@ class RunLog:
         if current.source is not None:
             params["batch_size"] = current.source.batch_size or current.weights[0]
             data = current.source.data
-            datasets.log(self.training, lambda: [Used(TRAINING, data)])
+            datasets.log(self.training, lambda: [Used(TRAIN, data)])
         elif current.is_bare:
             self._logs_steps = True
             guard.say_once(
