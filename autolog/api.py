@@ -295,7 +295,7 @@ def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None =
     """
     with guard.shield("log_artifact"):
         session.get().recorder.on_current_run(
-            lambda run: run.log_artifact(local_path, artifact_path)
+            lambda run: run.files.log_artifact(local_path, artifact_path)
         )
 
 
@@ -322,7 +322,7 @@ def register_model(name: str) -> None:
         recorder = session.get().recorder
         run = recorder.open_run() or recorder.last_run
         if run is not None:
-            run.register_model(name)
+            run.files.register_model(name)
         elif not recorder.is_mute:
             problem = f"register_model({name!r}): no run yet; train something first"
             if guard.strict:

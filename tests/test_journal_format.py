@@ -74,7 +74,7 @@ def write(folder: Path) -> Run:
     run = Run(journal, Target(TARGET), run_start(next(journal.ids), tags={"ä": "\udc80"}))
     run.log_params({"lr": 0.1, "name": "ö"})
     run.log_params({"lr": 0.2})
-    run.log_text("hello", "notes/hello.txt")
+    run.files.log_text("hello", "notes/hello.txt")
     for step in range(3000):
         run.log_metrics({"loss": step / 7, "acc/val": -step}, step)
         if step % 1000 == 0:

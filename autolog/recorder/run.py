@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 import operator
-import os  # noqa: TC003 - the types of the verbs resolve at run time
 import time
-import uuid
 import zlib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from autolog import guard, records, settings, values
 from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
+from autolog.recorder.files import Files
 from autolog.recorder.keys import KeyTable, KeyTuple
-from autolog.recorder.models import Budget, Model, OverBudget
 from autolog.recorder.problems import Problems
-from autolog.recorder.spool import Spool
 from autolog.records import (
     Artifact,
     Inputs,
-    Kind,
     Link,
     Metrics,
     Params,
@@ -33,14 +26,11 @@ from autolog.records import (
     Status,
     Tags,
 )
-from autolog.settings import Settings
 
 _FRAME = layout.HEADER.pack
 _PLAIN = frozenset((float, int, bool))
 _MOST_KEY_TUPLES = 1024
 _PARAMS_A_RECORD = 100
-MODEL = "model"
-"""The name of a run's model, and its folder among the artifacts."""
 
 
 class Point(NamedTuple):
@@ -69,8 +59,8 @@ class FormerRun(NamedTuple):
 class Run:
     """One run.
 
-    Every verb is safe from any thread and makes no I/O call, `log_artifact` excepted, which copies
-    the file. Nothing here raises, save for bad values under ``strict``.
+    Every verb is safe from any thread, and makes no I/O call but for those of `files`.
+    Nothing here raises, save for bad values under ``strict``.
     """
 
     def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
@@ -103,9 +93,8 @@ class Run:
         self._newest = start.timestamp
         self._written = 0
         self._run_id = start.run_id
-        self._spool = Spool(journal)
-        self._models: Counter[str] = Counter()
-        """How many models were logged here, by name."""
+        self.files = Files(self)
+        """The verbs that write files."""
         journal.declare(self.key, layout.frame(records.encode(start)))
 
     @property
@@ -162,7 +151,7 @@ class Run:
         essential: bool = True,
     ) -> None:
         """Log value by value what is good of a step; the rest goes to `Problems`."""
-        problems = Problems(self._drop, by_user=by_user)
+        problems = Problems(self.drop, by_user=by_user)
         good, whole = self._good_numbers(metrics, step, problems)
         for at, names in self._by_step(good, whole).items():
             keys = tuple(names)
@@ -240,7 +229,7 @@ class Run:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params as given: text is ``str(value)``; the first value of a key stands."""
-        problems = Problems(self._drop, by_user=True)
+        problems = Problems(self.drop, by_user=True)
         fresh = self._good_texts("param", params, problems)
         for key, (first, later) in self._log_params(fresh).items():
             error = values.changed(key, first, later)
@@ -301,94 +290,13 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, object], *, by_user: bool = True) -> None:
         """Set tags; the last value of a key stands."""
-        problems = Problems(self._drop, by_user=by_user)
+        problems = Problems(self.drop, by_user=by_user)
         self._append_tags(self._good_texts("tag", tags, problems))
         problems.settle()
 
     def _append_tags(self, tags: dict[str, str]) -> None:
         for part in _parts(tags):
             self._store(layout.frame(records.encode(Tags(self.number, part))), len(part))
-
-    def log_artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Log a file, or every file of a folder, as it is now: a copy goes to the journal.
-
-        Raises `BadValue` under ``strict`` when there is none.
-        """
-        try:
-            source, prefix = values.source(local_path), values.folder(folder)
-        except values.BadValue as error:
-            problems = Problems(self._drop, by_user=True)
-            problems.add("bad artifact", error, about=values.plain_text(local_path))
-            problems.settle()
-            return
-        if source.is_dir():
-            for file in sorted(path for path in source.rglob("*") if path.is_file()):
-                self._log_file(file, f"{prefix}{file.relative_to(source).as_posix()}")
-        else:
-            self._log_file(source, f"{prefix}{source.name}")
-
-    def log_text(self, text: str, path: str) -> None:
-        """Log a small text as an artifact."""
-        self.log_bytes(text.encode("utf-8", "backslashreplace"), path)
-
-    def log_bytes(self, content: bytes, path: str) -> None:
-        """Log the content of a small file as an artifact."""
-        self._append_artifact(self._spool.write(content, path), path)
-
-    def _log_file(self, source: Path, path: str) -> None:
-        try:
-            file = self._spool.copy(source, path)
-        except OSError as error:
-            self._drop("artifact not copied", 1)
-            guard.say_once("artifact not copied", f"artifact {str(source)!r} not logged: {error}")
-            return
-        self._append_artifact(file, path)
-
-    def _append_artifact(self, file: str, path: str, kind: str = Kind.FILE) -> None:
-        self._store(layout.frame(records.encode(Artifact(self.number, file, path, kind))))
-
-    def log_model(self, model: Model, chosen: Settings, name: str = MODEL) -> None:
-        """Log a trained model as the settings say; one that cannot be serialised costs a line."""
-        facts = {
-            "key": uuid.uuid4().hex,
-            "name": name,
-            "number": self._models[name] + 1,
-            "step": max(0, self.next_epoch - 1),
-            "timestamp": time.time_ns() // 1_000_000,
-        }
-        try:
-            budget = Budget(chosen.model_megabytes, chosen.model_seconds)
-            file = self._spool.model(model, budget, facts)
-        except OverBudget as reason:
-            self._without_model(name, f"{reason}. A higher value logs it; log_models=False none")
-        except Exception as error:  # noqa: BLE001 - serialising runs the user's code
-            self._without_model(name, f"it cannot be stored ({type(error).__name__}: {error})")
-        else:
-            self._append_artifact(file, name, Kind.MODEL)
-            self._models[name] += 1
-            if chosen.registered_model_name and name == MODEL:
-                self.register_model(chosen.registered_model_name)
-
-    def _without_model(self, name: str, why: str) -> None:
-        guard.say_once(f"model:{why[:60]}", f"{self.title} is without its {name}: {why}")
-        self.set_tags({f"autolog.{name}": f"not logged: {why}"[:500]}, by_user=False)
-
-    def register_model(self, registered_name: str, name: str = MODEL) -> None:
-        """Make a version of the run's model in the model registry, once the model is stored."""
-        try:
-            values.name("registered model", registered_name)
-        except values.BadValue as error:
-            problems = Problems(self._drop, by_user=True)
-            problems.add("bad name", error)
-            problems.settle()
-            return
-        wanted = {
-            "name": name,
-            "number": self._models[name],
-            "registered_name": registered_name,
-        }
-        file = self._spool.write(json.dumps(wanted).encode(), "registration.json")
-        self._append_artifact(file, name, Kind.REGISTRATION)
 
     # -- what MLflow's clients write, after MLflow's own checks ------------------------------------
 
@@ -429,6 +337,10 @@ class Run:
                 )
         self._client_params.update(params)
         self._log_params(dict(params))
+
+    def write_artifact(self, artifact: Artifact) -> None:
+        """Log a file that the journal has."""
+        self._store(layout.frame(records.encode(artifact)))
 
     def write_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags as they are."""
@@ -476,7 +388,8 @@ class Run:
         if self.start.owned:
             self.set_status(status)
 
-    def _drop(self, reason: str, count: int) -> None:
+    def drop(self, reason: str, count: int) -> None:
+        """Count values that are not stored."""
         self.journal.drop(reason, count)
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from autolog.journal import files, layout
 from autolog.journal.writer import Journal
-from autolog.recorder.models import Budget, Model
+from autolog.recorder.models import Budget, Model, OverBudget
 
 _PART = 64 << 20
 """Bytes that the kernel copies before a signal has its turn."""
@@ -49,6 +49,15 @@ class Spool:
         with _created(place) as file:
             file.write(content)
         return _name(place)
+
+    def expect_room(self, most: int) -> None:
+        """Raise `OverBudget` where what waits for its upload takes as many bytes, or more."""
+        waiting = 0
+        for file in (self._journal.folder / layout.FILES).rglob("*"):
+            with contextlib.suppress(OSError):  # it has just arrived
+                waiting += file.lstat().st_size
+        if waiting >= most:
+            raise OverBudget(f"the files that wait to be sent take journal_limit={most}")
 
     def model(self, model: Model, budget: Budget, facts: Mapping[str, object]) -> str:
         """Serialise a model into a folder, with its description beside it; the latter's place.

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from autolog import guard
-from autolog.recorder.run import MODEL
+from autolog.recorder.files import MODEL
 from autolog.records import Status
 
 if TYPE_CHECKING:
@@ -97,28 +97,28 @@ class Training:
         if self.run is None:
             return
         with guard.shield("training.log_text"):
-            self.run.log_text(text, path)
+            self.run.files.log_text(text, path)
 
     def log_artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Log a file, or every file of a folder, as it is now: a copy goes to the journal."""
         if self.run is None:
             return
         with guard.shield("training.log_artifact"):
-            self.run.log_artifact(local_path, folder)
+            self.run.files.log_artifact(local_path, folder)
 
     def log_bytes(self, content: bytes, path: str) -> None:
         """Log the content of a small file as an artifact."""
         if self.run is None:
             return
         with guard.shield("training.log_bytes"):
-            self.run.log_bytes(content, path)
+            self.run.files.log_bytes(content, path)
 
     def log_model(self, model: Model, chosen: Settings, name: str = MODEL) -> None:
         """Log the trained model as the settings say; one that cannot be serialised costs a line."""
         if self.run is None:
             return
         with guard.shield("training.log_model"):
-            self.run.log_model(model, chosen, name)
+            self.run.files.log_model(model, chosen, name)
 
     def end(self, status: str = Status.FINISHED) -> None:
         """End the training, once, and its run if the training opened it."""

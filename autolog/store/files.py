@@ -35,7 +35,7 @@ def _spooling(original: Callable[..., Any]) -> Callable[..., Any]:
             name = os.path.basename(os.path.normpath(local))  # noqa: PTH119
             artifact_path = f"{artifact_path}/{name}" if artifact_path else name
         with guard.shield("mlflow.log_artifact"):
-            run.log_artifact(local, artifact_path)
+            run.files.log_artifact(local, artifact_path)
         return None
 
     return log
