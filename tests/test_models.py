@@ -309,6 +309,21 @@ class TestBounds:
         assert models() == []
         assert "more than model_megabytes=1 (here 1)" in capsys.readouterr().err
 
+    def test_while_nobody_takes_them(
+        self,
+        models: Callable[[], list[str]],
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Models that wait are bounded, as values are."""
+        monkeypatch.setenv("AUTOLOG_JOURNAL_LIMIT", str(1 << 20))
+        autolog.enable(silent=False)
+        rows = np.zeros((70_000, 2))
+        for _ in range(3):
+            KNeighborsRegressor().fit(rows, rows[:, 0])
+        assert models() == ["model"]
+        assert capsys.readouterr().err.count("take journal_limit=1048576") == 1
+
     def test_off(self, models: Callable[[], list[str]]) -> None:
         """By option; by its variable the other tests go without."""
         autolog.enable(log_models=False)
