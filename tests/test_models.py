@@ -336,6 +336,53 @@ class TestBounds:
         assert sorted(path for path in models() if "." not in path) == ["best_estimator", "model"]
 
 
+_BESIDE = (
+    """
+import mlflow
+import autolog
+autolog.enable()
+mlflow.autolog()
+"""
+    + _DATA
+    + """
+from sklearn.linear_model import LogisticRegression
+LogisticRegression().fit(X, y)
+
+import keras
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+model.fit(X32, y, verbose=0)
+
+import torch
+import pytorch_lightning as pl
+from pytorch_lightning.demos.boring_classes import BoringModel
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+pl.Trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, **quiet).fit(BoringModel())
+
+from xgboost import XGBClassifier
+XGBClassifier(n_estimators=2).fit(X, y)
+
+assert autolog.flush(90).complete
+client = mlflow.MlflowClient()
+for run in client.search_runs(["0"]):
+    models = client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'")
+    assert [model.name for model in models] == ["model"], (run.info.run_name, models)
+    assert "autolog.model_key" not in models[0].tags
+    print("a run")
+"""
+)
+
+
+@pytest.mark.long
+@pytest.mark.recent
+def test_beside_mlflows_autologging(new_store: Callable[[], str], tmp_path: Path) -> None:
+    """Where MLflow logs the model, in any flavor, ours leaves it to it."""
+    environ = {"MLFLOW_TRACKING_URI": new_store(), "AUTOLOG_LOG_MODELS": "1"}
+    done = run_script(_BESIDE, cwd=tmp_path, env=environ, timeout=170)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stdout.count("a run") == 4
+
+
 def test_a_registration_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Said, and raised with strict."""
     autolog.enable(mode="offline")
