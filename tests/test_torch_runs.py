@@ -97,12 +97,15 @@ def test_a_model_that_is_trained_again(logged: Logged) -> None:
 
 
 def test_a_model_that_is_trained_again_in_a_run(logged: Logged) -> None:
-    """In a run of the user's, the first model goes on there behind its last epoch."""
+    """In a run of the user's, the first model goes on there behind its last epoch and step."""
+    autolog.enable(log_every_n_steps=1)
     with autolog.run("teacher and student"):
         first, second, again = _train_and_come_back(2)
     own, child = logged()
     assert own.metrics["epoch_loss"] == by_epoch(first + again)
     assert child.metrics["epoch_loss"] == by_epoch(second)
+    steps = [step for step, _ in own.metrics["batch_loss"]]
+    assert steps == [*range(1, 4 * len(loader()) + 1)]
 
 
 def test_a_model_that_is_trained_again_in_marked_epochs(logged: Logged) -> None:

@@ -64,7 +64,8 @@ class RunLog:
     @property
     def has_just_begun(self) -> bool:
         """True while so few steps are made that another optimizer may be part of the same loop."""
-        return sum(self._steps) < _FEWEST_STEPS
+        made = sum(self._steps) - len(self._steps) * self.training.first_step
+        return made < _FEWEST_STEPS
 
     def log_model(self, model: Module) -> None:
         """Log the model that was said to be trained, once."""
@@ -78,7 +79,7 @@ class RunLog:
     def add_optimizer(self, optimizer: Optimizer, *, is_first: bool) -> int:
         """The number of an optimizer that has not stepped here before."""
         number = len(self._steps)
-        self._steps.append(0)
+        self._steps.append(self.training.first_step)
         if not is_first:
             self._undescribed[number] = weakref.ref(optimizer)
         return number
@@ -143,6 +144,7 @@ class RunLog:
         self.log_first()
         self._describe_others(self._numbers.values())
         self._losses.settle()
+        self.training.note_step(max(self._steps, default=0))
         if self._trained and self._planned is None:
             self.training.log_params({"epochs": self._trained})
 
