@@ -1,9 +1,10 @@
 """The verbs of logging: what hooks and the public API call, turned into records of a journal.
 
 ===========  ===============================================================
-`run`        `Run`: metrics, params, tags, artifacts, end; beside it `keys`, `spool`
-             and `problems`
-`training`   `Training`: a training as a hook sees it, and whose run it uses
+`run`        `Run`: metrics, params, tags, end; beside it `keys` and `problems`
+`files`      `Files`: artifacts and models of a run; beside it `spool` and `models`
+`training`   `Training`: a training as a hook sees it
+`place`      which run a training goes into
 `recorder`   `Recorder`: the open runs, which is the current one, fork
 `known`      `KnownRuns`: which run an id means
 `family`     what child processes are told
@@ -15,7 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from autolog.recorder.recorder import Recorder, Role, SharedRun
+from autolog.recorder.place import SharedRun
+from autolog.recorder.recorder import Recorder, Role
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 

@@ -6,19 +6,18 @@ import contextlib
 import threading
 import time
 import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum
-from typing import NamedTuple
 
 from autolog import guard, settings, values
 from autolog.journal.writer import Journal
 from autolog.recorder import family
 from autolog.recorder.family import Inherited
 from autolog.recorder.known import KnownRuns
+from autolog.recorder.place import Place, SharedRun, place_for
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
@@ -44,14 +43,6 @@ class Role(Enum):
     """Begun or ended by other code; current only where that says so."""
     DETACHED = "detached"
     """Never current, and no listener hears of it; its opener ends it."""
-
-
-class SharedRun(NamedTuple):
-    """A run that another logger of the same training has opened and will end."""
-
-    run_id: str
-    tracking_uri: str | None
-    """None: that of this process."""
 
 
 class Recorder:
@@ -223,7 +214,7 @@ class Recorder:
 
     def open_run(self) -> Run | None:
         """The run that is current without opening one."""
-        run = self.context_run() or self._adopt(settings.mlflow_active_run_id())
+        run = self.context_run() or self.adopt(settings.mlflow_active_run_id())
         if run is not None:
             return run
         if self._fallback is not None and self._fallback.status is None:
@@ -255,7 +246,7 @@ class Recorder:
         """The run that this process is a part of: its context's, its platform's, its parent's."""
         return (
             self.context_run()
-            or self._adopt(settings.mlflow_active_run_id() or settings.adopted_run_id())
+            or self.adopt(settings.mlflow_active_run_id() or settings.adopted_run_id())
             or self._joined()
         )
 
@@ -263,8 +254,11 @@ class Recorder:
         """A run name: the environment's, else ``<kind>-<short id>``."""
         return settings.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
 
-    def _adopt(self, run_id: str | None, tracking_uri: str | None = None) -> Run | None:
-        """The run that the platform, or the user through MLflow, has open."""
+    def adopt(self, run_id: str | None, tracking_uri: str | None = None) -> Run | None:
+        """The run of an id that others have open: the platform, the user through MLflow, a logger.
+
+        Without a `tracking_uri` it is on that of this process.
+        """
         if run_id is None:
             return None
         target = Target(settings.absolute(tracking_uri)) if tracking_uri else None
@@ -331,10 +325,11 @@ class Recorder:
         `into` is the run that the training belongs to, where the integration knows one: that of
         another logger, or a former one, unless the user has opened a run since.
         """
-        run, first_epoch, opened = None, 0, False
+        place = Place()
         with guard.shield("begin_training"):
             if not self.in_training and not self.are_hooks_mute:
-                run, first_epoch, opened = self._run_for(subject, flavor, name, into)
+                place = place_for(self, subject, flavor, name, into)
+        run, first_epoch, opened = place
         mark, trainings, before = object(), self._thread.trainings, self._stack.get()
         if holds:
             trainings.append(mark)
@@ -349,40 +344,6 @@ class Recorder:
                 self.end_run(run, status)
 
         return Training(run, first_epoch=first_epoch, on_end=on_end)
-
-    def _run_for(
-        self, subject: object, flavor: str, name: str, into: SharedRun | FormerRun | None
-    ) -> tuple[Run | None, int, bool]:
-        """The run a training uses, its first epoch there, and whether the training opened it."""
-        tags = {"mlflow.autologging": flavor}
-        shared = self._adopt(*into) if isinstance(into, SharedRun) else None
-        present = shared or self.surrounding_run() or self._opened_by_user()
-        if isinstance(into, FormerRun) and into.parent_key == (present.key if present else None):
-            run = self.start_run(into.name, tags=tags, parent=present, former=into)
-            return run, 0, run is not None
-        if present is None:
-            run = self.start_run(self.name_for(name), tags=tags)
-            return run, 0, run is not None
-        if self.settings.exclusive:
-            return None, 0, False
-        former = present.subject() if present.subject else None
-        if present.subject is None and not self._is_shared(present):
-            present.subject = _weakly(subject)
-            if "mlflow.autologging" not in present.start.tags:  # else MLflow's own began it
-                present.set_tags(tags, by_user=False)
-            return present, 0, False
-        if former is subject or present is shared:
-            return present, present.next_epoch, False
-        child = self.start_run(self.name_for(name), tags=tags, parent=present)
-        return child, 0, child is not None
-
-    def _opened_by_user(self) -> Run | None:
-        mine = [run for run in self.open_runs if "mlflow.autologging" not in run.start.tags]
-        return mine[0] if len(mine) == 1 else None
-
-    def _is_shared(self, run: Run) -> bool:
-        """Whether other processes may train in a run as well: siblings, unless they are ranks."""
-        return self.is_child and not (run.start.owned or settings.has_rank())
 
     # -- children of this process ------------------------------------------------------------------
 
@@ -428,10 +389,3 @@ class Recorder:
                 return run
         start = replace(inherited.start, owned=False)
         return self.open(inherited.target, start, Role.JOINED)
-
-
-def _weakly(subject: object) -> Callable[[], object | None]:
-    try:
-        return weakref.ref(subject)
-    except TypeError:
-        return lambda: subject
