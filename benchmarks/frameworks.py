@@ -172,7 +172,7 @@ def compared(work):
     work(count)
     for _ in range(rounds):
         first = seconds(work)
-        autolog.enable(silent=True)
+        autolog.enable(silent=True, log_models=False)
         on = seconds(work)
         autolog.disable()
         print((on - (first + seconds(work)) / 2) * 1e6, first * 1e6, flush=True)
@@ -236,6 +236,53 @@ def cost_of_one(what: str, program: str, count: int, target: float, rounds: int)
     added, bare = (statistics.median(column) for column in zip(*rows, strict=True))
     print(f"  {what}: {bare:.1f} us without hooks")
     return [Figure(f"{what}, added", added, target, "us")]
+
+
+_MODEL_FITS = """
+import os, statistics, sys, time
+import cloudpickle
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+import autolog
+rng = np.random.default_rng(0)
+x = rng.normal(size=(400, 10))
+y = (x.sum(axis=1) + rng.normal(size=400) > 0).astype(int)
+def fit():
+    model = RandomForestClassifier(40, max_depth=5, random_state=0)
+    start = time.perf_counter()
+    model.fit(x, y)
+    return time.perf_counter() - start
+fit()
+autolog.enable(silent=True, tracking_uri="http://127.0.0.1:9", log_models=True)
+fit()
+for _ in range(int(sys.argv[1])):
+    autolog.disable()
+    off = [fit() for _ in range(5)]
+    autolog.enable()
+    on = [fit() for _ in range(5)]
+    autolog.disable()
+    off = statistics.median(off + [fit() for _ in range(5)])
+    model = RandomForestClassifier(40, max_depth=5, random_state=0).fit(x, y)
+    start = time.perf_counter()
+    with open(os.devnull, "wb") as file:
+        cloudpickle.dump(model, file)
+    serialising = time.perf_counter() - start
+    print((statistics.median(on) - serialising) / off, off, serialising, flush=True)
+os._exit(0)
+"""
+
+
+def models(rounds: int) -> list[Figure]:
+    """A short fit whose model is logged, beside the same with autolog off."""
+    rows = [
+        [float(word) for word in line.split()]
+        for line in script(_MODEL_FITS, str(3 * rounds)).splitlines()
+    ]
+    ratio, fit, serialising = (statistics.median(column) for column in zip(*rows, strict=True))
+    print(f"  a fit of {fit * 1000:.0f} ms; pickling its model takes {serialising * 1000:.1f} ms")
+    return [
+        Figure("a fit with its model logged, without pickling / with autolog off", ratio, 1.2, "")
+    ]
 
 
 _ENABLE_ALL = """
@@ -349,6 +396,7 @@ def parts(size: Size, target: str) -> list[Part]:
         ("nested fits", cost("a nested fit of scikit-learn", _NESTED_FITS, 50 * size.fits, 4)),
         ("root fits", cost("a root fit of scikit-learn", _ROOT_FITS, size.fits // 4, 1000)),
     ]
+    measured.append(("models", functools.partial(models, size.rounds)))
     for name in _TRAININGS:
         measured += [
             (f"{name}, on against off", functools.partial(on_against_off, name, size)),
