@@ -288,6 +288,8 @@ class Shipper:
         source, entry = self._uploading
         if outcome.problem and not outcome.is_final:
             self.problem = outcome.problem
+            if outcome.is_unauthorized:
+                self._exporter.refuse_token()
             self._lane_backoff.failed(None, self._clock())
             source.feed.progress.uploads.remove(entry)
             source.feed.progress.uploads.append(entry)
@@ -364,13 +366,10 @@ class _Live:
     ) -> None:
         self._group, self._linger = group, linger
         environ = settings.shipper_environment(uri)
-        self._lane = Lane(environ, group / SHIPPER_LOG, token)
-        self._shipper = Shipper(
-            exporter_for(uri, environ, token=token),
-            self._lane,
-            Pace(seconds=batch_seconds),
-            clock=time.monotonic,
-        )
+        exporter = exporter_for(uri, environ, token=token)
+        self._lane = Lane(environ, group / SHIPPER_LOG, exporter.token)
+        pace = Pace(seconds=batch_seconds)
+        self._shipper = Shipper(exporter, self._lane, pace, clock=time.monotonic)
         self._target = settings.without_userinfo(uri)
         self._said: ShipperState | None = None
         self._ignored: set[Path] = set()

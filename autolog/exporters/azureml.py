@@ -93,6 +93,10 @@ class AzureExporter(RestExporter):
         """The token of the moment. Raises `Retryable` where there is none."""
         return self._tokens.current()
 
+    def refuse_token(self) -> None:
+        """See `Exporter.refuse_token`."""
+        self._tokens.refuse()
+
     def _bearer(self) -> Credentials:
         return Credentials(token=self.token(), netrc=False)
 
@@ -120,7 +124,7 @@ class AzureExporter(RestExporter):
         except Retryable as problem:
             if credentials is not None or problem.status not in _UNAUTHORIZED:
                 raise
-            self._tokens.refuse()
+            self.refuse_token()
         return super()._send(method, url, body, params)
 
     def _service(self, service: str, path: str) -> str:

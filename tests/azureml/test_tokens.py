@@ -19,6 +19,14 @@ STEPS = int(46 * LIFETIME)
 """Tenths of a second: a token is replaced after two thirds of its life, so six times in these."""
 PATIENCE = 120 + STEPS / 5
 
+FILE = """
+import pathlib
+pathlib.Path("notes-{0}.txt").write_text("{0}")
+autolog.log_artifact("notes-{0}.txt")
+receipt = autolog.flush(30)
+assert receipt.complete, receipt
+"""
+
 
 @pytest.mark.parametrize(
     ("form", "zone"), [("config.json", "Asia/Tokyo"), ("object", "America/New_York")]
@@ -40,13 +48,19 @@ def test_tokens_that_expire(form: str, zone: str, workspace: StandIn, tmp_path: 
 def test_job_tokens_that_expire(
     left_out: str, zone: str, workspace: StandIn, tmp_path: Path
 ) -> None:
-    """The same with a job's token, with and without the id of its experiment."""
+    """The same with a job's token, with and without the id of its experiment.
+
+    So do files: the first one of all that comes late, and one after others.
+    """
     workspace.tokens.lifetime = LIFETIME
     env = workspace.environ("job") | {"TZ": zone, "STEPS": str(STEPS)}
     env.pop(left_out, None)
-    source = f"import autolog, os\nautolog.enable()\n{SLOWLY}"
+    early = FILE.format("early") if left_out else ""
+    source = f"import autolog, os\nautolog.enable()\n{early}{SLOWLY}{FILE.format('late')}"
     adopted = source.replace('autolog.run("slow")', "autolog.pause()")
     run(adopted, workspace, tmp_path, "bare", timeout=PATIENCE, **env)
+    expected = {f"notes-{word}.txt" for word in ("early", "late")[not left_out :]}
+    assert workspace.artifacts_of(env["MLFLOW_RUN_ID"]).keys() == expected
     points = workspace.points(env["MLFLOW_RUN_ID"])
     assert [p.step for p in points] == list(range(STEPS))
     assert not workspace.doubles()
@@ -63,16 +77,18 @@ def test_a_token_that_is_refused(workspace: StandIn, tmp_path: Path) -> None:
 
 
 def test_a_job_token_that_is_refused(workspace: StandIn, tmp_path: Path) -> None:
-    """The old one gets the next, once, and nobody signs in."""
+    """The old one gets the next, for values and for files, and nobody signs in."""
     workspace.faults.status(401, "log-batch", times=1)
+    workspace.faults.status(401, "artifacts", times=2)
     env = workspace.environ("job") | {"STEPS": "5"}
     del env["MLFLOW_EXPERIMENT_ID"]
-    source = f"import autolog, os\nautolog.enable()\n{SLOWLY}"
+    source = f"import autolog, os\nautolog.enable()\n{SLOWLY}{FILE.format('late')}"
     run(
         source.replace('autolog.run("slow")', "autolog.pause()"), workspace, tmp_path, "bare", **env
     )
     assert len(workspace.points(env["MLFLOW_RUN_ID"])) == 5
-    assert workspace.count("/token") == 1
+    assert workspace.count("/token") == 2
+    assert workspace.count("/oauth2/") == 0
 
 
 @pytest.mark.parametrize("entry", ["managed identity", "azure cli"])
