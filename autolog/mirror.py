@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autolog import guard
 from autolog.journal import layout, progress
+from autolog.journal.progress import Progress
 from autolog.journal.writer import Journal
 
 PATIENCE = 30.0
 """Seconds that something may wait for the service before it is copied, and between two copies."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """How long a journal has waited for the service."""
+
+    cursor: int = -1
+    since: float = 0.0
+    """When the cursor moved, nothing was behind it, or a copy was made."""
+    files: dict[str, float] = field(default_factory=dict)
+    """When each file that waits was first seen; never, once a copy has it."""
+
+    def seconds(self, state: Progress, tail: int, now: float) -> float:
+        """How long the values have stood still, or a file has waited, whichever is longer."""
+        if state.cursor != self.cursor or state.cursor >= tail:
+            self.cursor, self.since = state.cursor, now
+        self.files = {file: self.files.get(file, now) for _, file, *_ in state.uploads}
+        return now - min([self.since, *self.files.values()])
+
+    def end(self, now: float) -> None:
+        """A copy has all of it."""
+        self.since, self.files = now, dict.fromkeys(self.files, math.inf)
 
 
 class Mirror:
@@ -18,17 +43,13 @@ class Mirror:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cursors: dict[Journal, tuple[int, float]] = {}
-        """How far each journal had been acknowledged, and since when it has been so."""
+        self._waits: dict[Journal, _Wait] = {}
 
     def look(self, journal: Journal, now: float) -> None:
-        """Copy a journal that has stood still for too long."""
-        cursor = progress.load(journal.folder).cursor
-        before, since = self._cursors.get(journal, (-1, now))
-        if cursor != before or cursor >= journal.tail:
-            self._cursors[journal] = cursor, now
-        elif now - since >= PATIENCE:
-            self._cursors[journal] = cursor, now
+        """Copy a journal that has waited for too long."""
+        wait = self._waits.setdefault(journal, _Wait())
+        if wait.seconds(progress.load(journal.folder), journal.tail, now) >= PATIENCE:
+            wait.end(now)
             self._copy(journal)
 
     def leave(self, journal: Journal) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from journals import encoded
 
 from autolog.journal import layout
+from autolog.journal.progress import Progress
 from autolog.journal.writer import Journal
 from autolog.mirror import PATIENCE, Mirror
 from autolog.records import Tags
@@ -40,6 +42,28 @@ def test_what_stands_still_is_copied(journal: Journal, tmp_path: Path) -> None:
     (copy,) = outputs.iterdir()
     for file in filter(Path.is_file, journal.folder.iterdir()):
         assert (copy / file.name).read_bytes() == file.read_bytes(), file
+
+
+def test_a_file_that_waits_is_copied(journal: Journal, tmp_path: Path) -> None:
+    """After 30 seconds though values move, once; one that is taken in time is not."""
+    spool = journal.folder / layout.FILES / "000001"
+    spool.mkdir()
+    (spool / "model.bin").write_bytes(b"model")
+    copies = tmp_path / "outputs" / "autolog"
+    mirror = Mirror(copies)
+    for second in range(round(4 * PATIENCE)):
+        waiting = ["stuck"] if second >= PATIENCE else []
+        waiting += [f"taken-{second // 20}"]
+        uploads = [["run", f"000001/{name}", name, "file"] for name in waiting]
+        Progress(cursor=journal.tail - second % 2, uploads=uploads).store(journal.folder)
+        mirror.look(journal, float(second))
+        if second == PATIENCE:
+            assert not copies.exists()
+        elif second == 2 * PATIENCE:
+            (copy,) = copies.iterdir()
+            assert (copy / spool.relative_to(journal.folder) / "model.bin").read_bytes() == b"model"
+            shutil.rmtree(copies)
+    assert not copies.exists()
 
 
 def test_outputs_that_cannot_be_written(
