@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import run_script
 
 from tests.azureml.programs import FORMS, SLOWLY, TRAIN, run
 
@@ -38,10 +39,20 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
 
 
 def test_in_a_job(workspace: StandIn, tmp_path: Path) -> None:
-    """The run that the service opened is adopted, its status left alone; nobody signs in."""
+    """The run that the service opened is adopted, its status left alone; nobody signs in.
+
+    The last files are waited for, since the machine goes away.
+    """
     env = workspace.environ("job")
-    run("import autolog\nautolog.enable()" + TRAIN, workspace, tmp_path, "bare", **env)
+    workspace.faults.slow(1, "artifacts")
+    files = """
+for name in ("a", "b", "c"):
+    open(name, "w").write(name)
+    autolog.log_artifact(name)
+"""
+    run("import autolog\nautolog.enable()" + TRAIN + files, workspace, tmp_path, "bare", **env)
     run_id = env["MLFLOW_RUN_ID"]
+    assert workspace.artifacts_of(run_id) == {name: name.encode() for name in "abc"}
     assert {p.key for p in workspace.points(run_id)} >= {"epoch_loss", "by hand"}
     assert workspace.mlflow.client().get_run(run_id).info.status == "RUNNING"
     assert workspace.count("/oauth2/") == 0
@@ -168,11 +179,12 @@ for step in range(30):
 """
     workspace.faults.lose_reply("log-batch", times=1)
     workspace.faults.stall("log-batch")
-    run(source, workspace, tmp_path, "bare", **env)
+    done = run_script(source, cwd=tmp_path, env=env, timeout=120)
+    kept = tmp_path / "outputs" / "autolog"
+    assert f"autolog sync {kept} --to '{workspace.uri}'" in done.stderr
     (state,) = autolog_home.rglob("shipper.json")
     os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
     workspace.faults.reset()
-    kept = tmp_path / "outputs" / "autolog"
     assert list(kept.iterdir())
     sync = [sys.executable, "-m", "autolog", "sync", str(kept), "--to", workspace.uri]
     person = workspace.environ("service principal")
