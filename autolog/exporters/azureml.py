@@ -76,7 +76,7 @@ class AzureExporter(RestExporter):
         identity = azure_tokens.from_identity(environ, audience, self._cloud.authority)
         first = environ.get("MLFLOW_TRACKING_TOKEN") or environ.get("AZUREML_RUN_TOKEN")
         run_id = environ.get("AZUREML_RUN_ID") or environ.get("MLFLOW_RUN_ID")
-        if not (first and run_id):
+        if not (first and run_id and self._workspace.host):  # a job's own has one
             return Tokens(identity, first)
         experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
 

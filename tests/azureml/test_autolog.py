@@ -41,19 +41,24 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
 def test_in_a_job(workspace: StandIn, tmp_path: Path) -> None:
     """The run that the service opened is adopted, its status left alone; nobody signs in.
 
+    So it is where the program names the workspace, as it does on a laptop.
     The last files are waited for, since the machine goes away.
     """
     env = workspace.environ("job")
     workspace.faults.slow(1, "artifacts")
-    files = """
+    enable = "import autolog\nautolog.enable(workspace=autolog.workspace.from_config())"
+    object_and_files = """
+from azureml.core import Run
+autolog.enable(workspace=Run.get_context().experiment.workspace)
+autolog.log_metric("by object", 0.5)
 for name in ("a", "b", "c"):
     open(name, "w").write(name)
     autolog.log_artifact(name)
 """
-    run("import autolog\nautolog.enable()" + TRAIN + files, workspace, tmp_path, "bare", **env)
+    run(enable + TRAIN + object_and_files, workspace, tmp_path, "bare", **env)
     run_id = env["MLFLOW_RUN_ID"]
     assert workspace.artifacts_of(run_id) == {name: name.encode() for name in "abc"}
-    assert {p.key for p in workspace.points(run_id)} >= {"epoch_loss", "by hand"}
+    assert {p.key for p in workspace.points(run_id)} >= {"epoch_loss", "by hand", "by object"}
     assert workspace.mlflow.client().get_run(run_id).info.status == "RUNNING"
     assert workspace.count("/oauth2/") == 0
     assert workspace.count("runs/create") == 0
