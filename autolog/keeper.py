@@ -21,6 +21,7 @@ from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
 from autolog.journal.writer import Journal
 from autolog.mirror import Mirror
+from autolog.recorder import family
 from autolog.workspace.bearer import expiry
 
 _TICK = 1.0
@@ -187,21 +188,29 @@ class Keeper:
         if self._mirror is not None:
             with guard.shield("mirror", firm=True):
                 for journal in sender.journals:
-                    self._mirror.look(journal, now)
+                    self._mirror.look(journal.folder, now)
+                if not family.is_child():
+                    self._mirror.look_at_ended(sender.group, now)
 
     def ensure(self) -> None:
         """Have what is logged so far sent, though this process ends before the next round."""
         for sender in self.senders.values():
             sender.ensure(time.monotonic())
-            sender.release()
+        self.leave()
 
     def stop(self) -> None:
         """Stop the thread, leave the shippers running."""
         self._is_stopped = True
         self.wake()
+        self.leave()
+
+    def leave(self) -> None:
+        """This process ends: leave the shippers to themselves, and copies of what they lack."""
         for sender in self.senders.values():
             sender.release()
             if self._mirror is not None:
                 with guard.shield("mirror", firm=True):
                     for journal in sender.journals:
-                        self._mirror.leave(journal)
+                        self._mirror.leave(journal.folder)
+                    if not family.is_child():
+                        self._mirror.leave_ended(sender.group)

@@ -284,18 +284,24 @@ class Session:
         with guard.shield("exit", firm=True):
             self._end_all(self._exit_watch.status)
             self.recorder.known.leave()
-            if not self.journals or self.recorder.is_child:
+            if self.recorder.is_child:
                 return
-            is_offline = self.settings.mode == "offline"
-            for journal in self.journals.values():
-                journal.close()
-                if is_offline:
-                    journal.sync()
-            if not is_offline:
-                with contextlib.suppress(KeyboardInterrupt):
-                    drain(self.journals, self.settings, self._announcer.process_waits)
-            self._announcer.process_ends(self.journals, self._root)
-            self.keeper.stop()
+            if self.journals:
+                self._end_journals()
+            else:
+                self.keeper.leave()
+
+    def _end_journals(self) -> None:
+        is_offline = self.settings.mode == "offline"
+        for journal in self.journals.values():
+            journal.close()
+            if is_offline:
+                journal.sync()
+        if not is_offline:
+            with contextlib.suppress(KeyboardInterrupt):
+                drain(self.journals, self.settings, self._announcer.process_waits)
+        self._announcer.process_ends(self.journals, self._root)
+        self.keeper.stop()
 
     def _at_end_of_child(self) -> None:
         with guard.shield("end of child", firm=True):

@@ -173,14 +173,23 @@ print(autolog.last_run().run_id)
 def test_a_job_that_dies_without_the_service(
     workspace: StandIn, tmp_path: Path, autolog_home: Path
 ) -> None:
-    """What it could not send is in its outputs, and sent from elsewhere later, each value once."""
+    """What it could not send is in its outputs, and sent from elsewhere later, each value once.
+
+    So is what a child process logged that has ended before.
+    """
     env = workspace.environ("job")
-    source = """import autolog
+    source = """import multiprocessing
+import autolog
 autolog.enable()
+def work():
+    autolog.log_metric("by child", 1.0, step=0)
 for step in range(30):
     autolog.log_metric("loss", step, step=step)
     if step == 9:
         autolog.flush(3)
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
 """
     workspace.faults.lose_reply("log-batch", times=1)
     workspace.faults.stall("log-batch")
@@ -199,5 +208,7 @@ for step in range(30):
             sync, env=elsewhere, capture_output=True, text=True, timeout=90, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(p.step for p in workspace.points(env["MLFLOW_RUN_ID"])) == list(range(30))
+    points = workspace.points(env["MLFLOW_RUN_ID"])
+    assert sorted(p.step for p in points if p.key == "loss") == list(range(30))
+    assert [p.value for p in points if p.key == "by child"] == [1.0]
     assert not workspace.doubles()
