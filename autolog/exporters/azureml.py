@@ -77,7 +77,7 @@ class AzureExporter(RestExporter):
         first = environ.get("MLFLOW_TRACKING_TOKEN") or environ.get("AZUREML_RUN_TOKEN")
         run_id = environ.get("AZUREML_RUN_ID") or environ.get("MLFLOW_RUN_ID")
         if not (first and run_id and self._workspace.host):  # a job's own has one
-            return Tokens(identity, first)
+            return Tokens(azure_tokens.spaced(identity), first)
         experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
 
         def renewed() -> str:
@@ -87,7 +87,8 @@ class AzureExporter(RestExporter):
             url = self._service("history", f"experimentids/{chosen}/runs/{run_id}/token")
             return str(wire.at(self._send("GET", url, credentials=present), "token"))
 
-        return Tokens(azure_tokens.from_first(renewed, identity), first)
+        either = azure_tokens.from_first(renewed, identity)
+        return Tokens(azure_tokens.spaced(either), first)
 
     def token(self) -> str:
         """The token of the moment. Raises `Retryable` where there is none."""

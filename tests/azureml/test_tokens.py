@@ -103,10 +103,15 @@ def test_credentials_of_a_machine(entry: Entry, workspace: StandIn, tmp_path: Pa
 
 
 def test_nobody_is_asked(workspace: StandIn, tmp_path: Path) -> None:
-    """Without a credential no window opens, nothing waits, and what is logged stays."""
-    browser = tmp_path / "browser"
-    browser.write_text(f"#!/bin/sh\ntouch {tmp_path}/opened\n")
-    browser.chmod(0o700)
+    """Without a credential no window opens, nothing waits, and what is logged stays.
+
+    The programs that may have one are not started again at once.
+    """
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, act in {"browser": "touch opened", "az": "echo >> az-calls; exit 1"}.items():
+        (tools / name).write_text(f"#!/bin/sh\ncd {tmp_path}; {act}\n")
+        (tools / name).chmod(0o700)
     source = f"""{FORMS["tracking URI"]}
 autolog.log_metric("loss", 1.0, step=0)
 receipt = autolog.flush(8)
@@ -122,11 +127,13 @@ print(shipper.problem)
         AZURE_TOKEN_CREDENTIALS="dev",
         AUTOLOG_EXIT_TIMEOUT="0.1",
         AUTOLOG_EXIT_TIMEOUT_EPHEMERAL="0.1",
-        BROWSER=str(browser),
+        BROWSER=str(tools / "browser"),
         DISPLAY=":0",
+        PATH=f"{tools}:{os.environ['PATH']}",
     )
     assert said.startswith("no token: ")
     assert not (tmp_path / "opened").exists()
+    assert 1 < len((tmp_path / "az-calls").read_text()) < 8
     assert workspace.count("/oauth2/") == 0
 
 
