@@ -90,12 +90,21 @@ def _credential(environ: Mapping[str, str], authority: str) -> Any:
         raise ModuleNotFoundError(
             "azure-identity is not installed: pip install 'mlflow-autolog[azureml]'"
         ) from None
-    # What could open a window, or ask, is not among its links by default.
-    return DefaultAzureCredential(
-        authority=environ.get("AZURE_AUTHORITY_HOST") or authority,
-        exclude_visual_studio_code_credential=True,
-        exclude_shared_token_cache_credential=True,
-    )
+    try:
+        # Nothing that could open a window, or ask, though AZURE_TOKEN_CREDENTIALS name it.
+        return DefaultAzureCredential(
+            authority=environ.get("AZURE_AUTHORITY_HOST") or authority,
+            exclude_visual_studio_code_credential=True,
+            exclude_shared_token_cache_credential=True,
+            exclude_interactive_browser_credential=True,
+            exclude_broker_credential=True,
+        )
+    except ValueError as error:
+        chosen = environ.get("AZURE_TOKEN_CREDENTIALS")
+        raise ValueError(
+            f"AZURE_TOKEN_CREDENTIALS={chosen}: {error}; none that opens a window is used, "
+            "set it to dev or prod"
+        ) from error
 
 
 def from_first(*sources: Fetch) -> Fetch:
