@@ -34,6 +34,8 @@ class Outcome(NamedTuple):
     is_final: bool = True
     is_unauthorized: bool = False
     """Whether the server wants another token."""
+    after: float | None = None
+    """Seconds that the server asked to be left alone."""
 
 
 class Lane:

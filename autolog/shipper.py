@@ -89,6 +89,7 @@ class Shipper:
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
         self._backlog = max(_BACKLOG, _BACKLOG_BATCHES * exporter.limits.metrics)
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
+        """Files wait for values, as values do not for files."""
         self._uploading: tuple[_Source, list[str]] | None = None
         self._sending = Sending()
         self._looked = -math.inf
@@ -290,7 +291,7 @@ class Shipper:
             self.problem = outcome.problem
             if outcome.is_unauthorized:
                 self._exporter.refuse_token()
-            self._lane_backoff.failed(None, self._clock())
+            self._lane_backoff.failed(outcome.after, self._clock())
             source.feed.progress.uploads.remove(entry)
             source.feed.progress.uploads.append(entry)
             self._put_last(source)

@@ -76,7 +76,7 @@ def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Outcome:
     except Rejected as refusal:
         return Outcome(refusal.reason)
     except Retryable as problem:
-        return Outcome(problem.reason, is_final=False, is_unauthorized=problem.is_unauthorized)
+        return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
     except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
         return Outcome(f"{type(error).__name__}: {error}", is_final=False)
     return Outcome()

@@ -150,7 +150,11 @@ def test_throttled(workspace: StandIn, tmp_path: Path) -> None:
 
 
 def test_artifacts(workspace: StandIn, tmp_path: Path) -> None:
-    """Written once: the same content is done, other content gets a number."""
+    """Written once: the same content is done, other content gets a number.
+
+    Where the service asks for a pause it has one.
+    """
+    workspace.faults.throttle(4, "artifacts", times=1)
     source = f"""{FORMS["object"]}
 import pathlib
 with autolog.run("files"):
@@ -165,6 +169,9 @@ print(autolog.last_run().run_id)
     run_id = run(source, workspace, tmp_path)[-1]
     expected = {"notes/a.txt": b"one", "notes/a-2.txt": b"two"}
     assert workspace.artifacts_of(run_id) == expected
+    refused, following, *_ = (seen for seen in workspace.requests if "artifacts" in seen.path)
+    assert refused.status == 429
+    assert following.at - refused.at >= 4
 
 
 # -- jobs ------------------------------------------------------------------------------------------
