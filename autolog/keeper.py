@@ -41,6 +41,11 @@ class Sender:
         self._pause = _SHORTEST_PAUSE
         self._not_before = 0.0
         self._was_started = False
+        self._is_renewed = threading.Event()
+
+    def renew(self) -> None:
+        """Have the shipper told at once where `token` gives another one now."""
+        self._is_renewed.set()
 
     def ensure(self, now: float) -> None:
         """Start a shipper where none works on the group and there is something to send."""
@@ -102,28 +107,31 @@ class Sender:
             os.close(log)
         if self._token is not None:
             feed = threading.Thread(
-                target=_send_tokens, args=(self._token, process), name="autolog-tokens", daemon=True
+                target=self._send_tokens,
+                args=(self._token, process),
+                name="autolog-tokens",
+                daemon=True,
             )
             feed.start()
         return process
 
-
-def _send_tokens(token: Callable[[], str], process: subprocess.Popen[bytes]) -> None:
-    """Write each new token to a shipper, in good time; in memory only."""
-    sent = ""
-    while process.poll() is None and process.stdin is not None:
-        pause = _LONGEST_TOKEN_PAUSE
-        with guard.shield("tokens", firm=True):
-            text = token()
-            if text != sent:
-                try:
-                    process.stdin.write(f"{text}\n".encode())
-                    process.stdin.flush()
-                except OSError:  # it has ended
-                    return
-                sent = text
-            pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
-        time.sleep(pause)
+    def _send_tokens(self, token: Callable[[], str], process: subprocess.Popen[bytes]) -> None:
+        """Write each new token to a shipper, in good time; in memory only."""
+        sent = ""
+        while process.poll() is None and process.stdin is not None:
+            pause = _LONGEST_TOKEN_PAUSE
+            self._is_renewed.clear()
+            with guard.shield("tokens", firm=True):
+                text = token()
+                if text != sent:
+                    try:
+                        process.stdin.write(f"{text}\n".encode())
+                        process.stdin.flush()
+                    except OSError:  # it has ended
+                        return
+                    sent = text
+                pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
+            self._is_renewed.wait(pause)
 
 
 class Keeper:
@@ -157,6 +165,7 @@ class Keeper:
         if sender is None:
             sender = Sender(group, uri, self.mode, token)
             self.senders = {**self.senders, group: sender}
+        sender.renew()
         if journal is not None:
             sender.journals.append(journal)
         if self._thread is None or not self._thread.is_alive():

@@ -137,6 +137,16 @@ class Session:
             self._use_token(uri, credential_here(uri))
         return self._tokens.get(uri)
 
+    def _newest_token(self, uri: str) -> Callable[[], str] | None:
+        """The same, which asks the credential that was named last, each time anew."""
+        if uri not in self._tokens:
+            return None
+
+        def token() -> str:
+            return self._tokens[uri]()
+
+        return token
+
     # -- on and off ------------------------------------------------------------------------------
 
     def enable(self) -> None:
@@ -156,7 +166,7 @@ class Session:
             where = settings.target()
             group = self._group(where)
             if group is not None:
-                self.keeper.watch(group, where.uri, token=self._tokens.get(where.uri))
+                self.keeper.watch(group, where.uri, token=self._newest_token(where.uri))
 
     def _check(self, where: Target) -> None:
         try:
@@ -211,7 +221,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._exit_watch.mark_sigterm(folder)
         self.journals[group] = journal
-        self.keeper.watch(group, where.uri, journal, self._tokens.get(where.uri))
+        self.keeper.watch(group, where.uri, journal, self._newest_token(where.uri))
         return journal
 
     def _group(self, where: Target) -> Path | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.azureml.programs import FORMS, SLOWLY, run
+from tests.azureml.programs import FORMS, SDK, SLOWLY, run
 
 if TYPE_CHECKING:
     from tests.azureml.standin import Entry, StandIn
@@ -89,6 +89,33 @@ def test_a_job_token_that_is_refused(workspace: StandIn, tmp_path: Path) -> None
     assert len(workspace.points(env["MLFLOW_RUN_ID"])) == 5
     assert workspace.count("/token") == 2
     assert workspace.count("/oauth2/") == 0
+
+
+def test_a_second_credential(workspace: StandIn, tmp_path: Path) -> None:
+    """A later `enable` with a good one mends what the first one, whose token has died, left."""
+    dead = workspace.tokens.issue("https://management.azure.com")
+    workspace.tokens.expire()
+    source = f"""{SDK}
+import autolog
+from azureml.core.authentication import ArmTokenAuthentication
+dead = ArmTokenAuthentication(os.environ["DEAD"], cloud="AzureCloud")
+autolog.enable(
+    workspace=Workspace(
+        ws.subscription_id, ws.resource_group, ws.name, auth=dead,
+        _disable_service_check=True, _location="eastus", _workspace_id="id",
+    )
+)
+with autolog.run("mended"):
+    autolog.log_metric("loss", 1.0, step=0)
+receipt = autolog.flush(2)
+assert receipt.pending == 1, receipt
+autolog.enable(workspace=ws)
+receipt = autolog.flush(15)
+assert receipt.complete, receipt
+print(autolog.last_run().run_id)
+"""
+    run_id = run(source, workspace, tmp_path, DEAD=dead)[-1]
+    assert [p.value for p in workspace.points(run_id)] == [1.0]
 
 
 @pytest.mark.parametrize("entry", ["managed identity", "azure cli"])
