@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from autolog import guard, settings
 from autolog.journal.root import is_remote
+from autolog.journal.writer import Journal
 from autolog.receipt import Receipt, shipper_state
 from autolog.recorder import Run
 from autolog.workspace.address import Workspace, is_workspace
@@ -99,7 +100,7 @@ class Announcer:
             self._waiting = left
             guard.show(f"autolog: sending the last {left} values (Ctrl-C leaves now) ")
 
-    def process_ends(self, groups: Iterable[Path], root: Path | None) -> None:
+    def process_ends(self, journals: Mapping[Path, Journal], root: Path | None) -> None:
         """Say the account, and who sends what is still pending."""
         if self._waiting is not None:
             guard.show("")
@@ -108,6 +109,15 @@ class Announcer:
         runs = f"{self._ended} run{'s' if self._ended > 1 else ''}, " if self._ended else ""
         guard.say(f"{runs}{receipt}")
         if receipt.pending:
-            running = [state.pid for state in map(shipper_state, groups) if state.is_running]
+            running = [state.pid for state in map(shipper_state, journals) if state.is_running]
             who = f"process {running[0]} goes on sending; " if running else ""
-            guard.say(f"{who}to send what may be left: autolog sync {root}")
+            guard.say(f"{who}to send what may be left: {'; '.join(_commands(journals, root))}")
+
+
+def _commands(journals: Mapping[Path, Journal], root: Path | None) -> list[str]:
+    """What sends that from a place that stays: for a job its outputs, wherever they are."""
+    copies = settings.job_outputs()
+    if copies is None:
+        return [f"autolog sync {root}"]
+    targets = {journal.description["target"] for journal in journals.values()}
+    return [f"autolog sync {copies} --to '{target}'" for target in sorted(targets)]

@@ -27,20 +27,24 @@ class Upload(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of an upload; `problem` is empty when the server has it."""
+    """What became of an upload."""
 
-    upload: Upload
-    problem: str
-    is_final: bool
+    problem: str = ""
+    """Why the server does not have it; empty when it has."""
+    is_final: bool = True
+    is_unauthorized: bool = False
+    """Whether the server wants another token."""
+    after: float | None = None
+    """Seconds that the server asked to be left alone."""
 
 
 class Lane:
     """Uploads one file at a time in a process that starts with the first one."""
 
     def __init__(
-        self, environ: Mapping[str, str], log: Path, token: Callable[[], str] | None = None
+        self, environ: Mapping[str, str], log: Path, token: Callable[[], str | None]
     ) -> None:
-        """`token` gives what goes with each file where the credential is elsewhere."""
+        """`token` gives the one that a file goes with, for who uploads has none to renew."""
         self._environ, self._log, self._token = environ, log, token
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -68,22 +72,21 @@ class Lane:
         assert process.stdin is not None
         self._current = upload
         try:
-            process.stdin.write(json.dumps([upload, self._token and self._token()]) + "\n")
+            process.stdin.write(json.dumps([upload, self._token()]) + "\n")
             process.stdin.flush()
         except Exception as error:  # noqa: BLE001 - a credential may raise anything
-            self._replies.put(json.dumps([f"upload process: {error}", False]))
+            self._replies.put(_failed(f"upload process: {error}"))
 
     def outcome(self) -> Outcome | None:
         """What became of the current upload, once that is known; never waits."""
-        upload = self._current
-        if upload is None:
+        if self._current is None:
             return None
         try:
-            problem, is_final = json.loads(self._replies.get_nowait())
+            outcome = Outcome(*json.loads(self._replies.get_nowait()))
         except queue.Empty:
             return None
         self._current = None
-        return Outcome(upload, problem, is_final)
+        return outcome
 
     def close(self) -> None:
         """End the process."""
@@ -112,7 +115,7 @@ def _listen(process: subprocess.Popen[str], replies: queue.SimpleQueue[str]) -> 
     assert process.stdout is not None
     for line in process.stdout:
         replies.put(line)
-    replies.put(json.dumps(["the upload process ended", False]))
+    replies.put(_failed("the upload process ended"))
 
 
 def _bytes_read(pid: int, file: str) -> int:
@@ -124,3 +127,7 @@ def _bytes_read(pid: int, file: str) -> int:
                 position = (process / "fdinfo" / fd.name).read_text().split()[1]
                 come.append(int(position))
     return max(come)
+
+
+def _failed(problem: str) -> str:
+    return json.dumps(Outcome(problem, is_final=False))

@@ -21,6 +21,7 @@ from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
 from autolog.journal.writer import Journal
 from autolog.mirror import Mirror
+from autolog.recorder import family
 from autolog.workspace.bearer import expiry
 
 _TICK = 1.0
@@ -40,6 +41,11 @@ class Sender:
         self._pause = _SHORTEST_PAUSE
         self._not_before = 0.0
         self._was_started = False
+        self._is_renewed = threading.Event()
+
+    def renew(self) -> None:
+        """Have the shipper told at once where `token` gives another one now."""
+        self._is_renewed.set()
 
     def ensure(self, now: float) -> None:
         """Start a shipper where none works on the group and there is something to send."""
@@ -101,28 +107,31 @@ class Sender:
             os.close(log)
         if self._token is not None:
             feed = threading.Thread(
-                target=_send_tokens, args=(self._token, process), name="autolog-tokens", daemon=True
+                target=self._send_tokens,
+                args=(self._token, process),
+                name="autolog-tokens",
+                daemon=True,
             )
             feed.start()
         return process
 
-
-def _send_tokens(token: Callable[[], str], process: subprocess.Popen[bytes]) -> None:
-    """Write each new token to a shipper, in good time; in memory only."""
-    sent = ""
-    while process.poll() is None and process.stdin is not None:
-        pause = _LONGEST_TOKEN_PAUSE
-        with guard.shield("tokens", firm=True):
-            text = token()
-            if text != sent:
-                try:
-                    process.stdin.write(f"{text}\n".encode())
-                    process.stdin.flush()
-                except OSError:  # it has ended
-                    return
-                sent = text
-            pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
-        time.sleep(pause)
+    def _send_tokens(self, token: Callable[[], str], process: subprocess.Popen[bytes]) -> None:
+        """Write each new token to a shipper, in good time; in memory only."""
+        sent = ""
+        while process.poll() is None and process.stdin is not None:
+            pause = _LONGEST_TOKEN_PAUSE
+            self._is_renewed.clear()
+            with guard.shield("tokens", firm=True):
+                text = token()
+                if text != sent:
+                    try:
+                        process.stdin.write(f"{text}\n".encode())
+                        process.stdin.flush()
+                    except OSError:  # it has ended
+                        return
+                    sent = text
+                pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
+            self._is_renewed.wait(pause)
 
 
 class Keeper:
@@ -156,6 +165,7 @@ class Keeper:
         if sender is None:
             sender = Sender(group, uri, self.mode, token)
             self.senders = {**self.senders, group: sender}
+        sender.renew()
         if journal is not None:
             sender.journals.append(journal)
         if self._thread is None or not self._thread.is_alive():
@@ -187,21 +197,29 @@ class Keeper:
         if self._mirror is not None:
             with guard.shield("mirror", firm=True):
                 for journal in sender.journals:
-                    self._mirror.look(journal, now)
+                    self._mirror.look(journal.folder, now)
+                if not family.is_child():
+                    self._mirror.look_at_ended(sender.group, now)
 
     def ensure(self) -> None:
         """Have what is logged so far sent, though this process ends before the next round."""
         for sender in self.senders.values():
             sender.ensure(time.monotonic())
-            sender.release()
+        self.leave()
 
     def stop(self) -> None:
         """Stop the thread, leave the shippers running."""
         self._is_stopped = True
         self.wake()
+        self.leave()
+
+    def leave(self) -> None:
+        """This process ends: leave the shippers to themselves, and copies of what they lack."""
         for sender in self.senders.values():
             sender.release()
             if self._mirror is not None:
                 with guard.shield("mirror", firm=True):
                     for journal in sender.journals:
-                        self._mirror.leave(journal)
+                        self._mirror.leave(journal.folder)
+                    if not family.is_child():
+                        self._mirror.leave_ended(sender.group)

@@ -22,8 +22,9 @@ class Backoff:
     Retry-After of the server wins, up to an hour.
     """
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, rng: random.Random, longest: float = _LONGEST) -> None:
+        """`longest` is the most that a wait grows to, instead of 30 s."""
+        self._rng, self._longest = rng, longest
         self._failures = 0
         self._next = -math.inf
 
@@ -44,7 +45,7 @@ class Backoff:
         """
         self._failures += 1
         if after is None:
-            ceiling = min(_LONGEST, _FIRST * 2.0 ** min(self._failures - 1, 10))
+            ceiling = min(self._longest, _FIRST * 2.0 ** min(self._failures - 1, 10))
             wait = self._rng.uniform(ceiling / 2, ceiling)
         else:
             # Never earlier than asked, and not all senders at that very moment.

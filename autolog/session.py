@@ -8,7 +8,6 @@ import os
 import secrets
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from autolog import check, context, guard, hooks, settings, values
 from autolog.announcer import Announcer
 from autolog.backlog import backlog
+from autolog.drain import drain
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
 from autolog.journal import progress
@@ -31,10 +31,6 @@ from autolog.settings import Origin, Target
 from autolog.waiting import until
 from autolog.workspace.identity import credential_here, identify
 
-_POLL = 0.02
-_STANDSTILL = 5.0
-_QUIET = 1.0
-"""Seconds that the end of the process may take without a word."""
 _STRICT_WAIT = 60.0
 _OF_SHIPPERS = frozenset({"batch_seconds", "upload_mb_per_second"})
 """Settings that shippers read in the environment they are started with."""
@@ -141,6 +137,16 @@ class Session:
             self._use_token(uri, credential_here(uri))
         return self._tokens.get(uri)
 
+    def _newest_token(self, uri: str) -> Callable[[], str] | None:
+        """The same, which asks the credential that was named last, each time anew."""
+        if uri not in self._tokens:
+            return None
+
+        def token() -> str:
+            return self._tokens[uri]()
+
+        return token
+
     # -- on and off ------------------------------------------------------------------------------
 
     def enable(self) -> None:
@@ -160,7 +166,7 @@ class Session:
             where = settings.target()
             group = self._group(where)
             if group is not None:
-                self.keeper.watch(group, where.uri, token=self._tokens.get(where.uri))
+                self.keeper.watch(group, where.uri, token=self._newest_token(where.uri))
 
     def _check(self, where: Target) -> None:
         try:
@@ -215,7 +221,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._exit_watch.mark_sigterm(folder)
         self.journals[group] = journal
-        self.keeper.watch(group, where.uri, journal, self._tokens.get(where.uri))
+        self.keeper.watch(group, where.uri, journal, self._newest_token(where.uri))
         return journal
 
     def _group(self, where: Target) -> Path | None:
@@ -265,34 +271,6 @@ class Session:
         """The account of this process, as far as the shippers have come."""
         return account(self.journals.values())
 
-    def _drain(self) -> None:
-        """Wait at exit for metrics, params and ends of runs, while they move and in bounds."""
-        budget = self._exit_budget()
-        started = moved = time.monotonic()
-        seen: list[int] = []
-        wanted = [(journal, journal.request_flush()) for journal in self.journals.values()]
-        while True:
-            now = time.monotonic()
-            cursors = [progress.load(j.folder).cursor for j, _ in wanted]
-            if all(cursor >= tail for cursor, (_, tail) in zip(cursors, wanted, strict=True)):
-                break
-            shippers = [shipper_state(group) for group in self.journals]
-            before, seen = seen, cursors + [shipper.stored for shipper in shippers]
-            moved = now if seen != before else moved
-            is_down = any(shipper.down for shipper in shippers)
-            limit = self.settings.exit_timeout_local if is_down else budget
-            if now - started > limit or now - moved > min(limit, _STANDSTILL):
-                break
-            if now - started > _QUIET:
-                self._announcer.process_waits()
-            time.sleep(_POLL)
-
-    def _exit_budget(self) -> float:
-        chosen = self.settings
-        if all(settings.is_local(j.description["target"]) for j in self.journals.values()):
-            return chosen.exit_timeout_local
-        return chosen.exit_timeout_ephemeral if settings.is_ephemeral() else chosen.exit_timeout
-
     # -- the end -----------------------------------------------------------------------------------
 
     def shutdown(self, timeout: float) -> Receipt:
@@ -316,18 +294,24 @@ class Session:
         with guard.shield("exit", firm=True):
             self._end_all(self._exit_watch.status)
             self.recorder.known.leave()
-            if not self.journals or self.recorder.is_child:
+            if self.recorder.is_child:
                 return
-            is_offline = self.settings.mode == "offline"
-            for journal in self.journals.values():
-                journal.close()
-                if is_offline:
-                    journal.sync()
-            if not is_offline:
-                with contextlib.suppress(KeyboardInterrupt):
-                    self._drain()
-            self._announcer.process_ends(self.journals, self._root)
-            self.keeper.stop()
+            if self.journals:
+                self._end_journals()
+            else:
+                self.keeper.leave()
+
+    def _end_journals(self) -> None:
+        is_offline = self.settings.mode == "offline"
+        for journal in self.journals.values():
+            journal.close()
+            if is_offline:
+                journal.sync()
+        if not is_offline:
+            with contextlib.suppress(KeyboardInterrupt):
+                drain(self.journals, self.settings, self._announcer.process_waits)
+        self._announcer.process_ends(self.journals, self._root)
+        self.keeper.stop()
 
     def _at_end_of_child(self) -> None:
         with guard.shield("end of child", firm=True):

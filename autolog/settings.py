@@ -345,6 +345,11 @@ def run_id_of_job() -> str | None:
     return os.environ.get("AZUREML_RUN_ID") or None
 
 
+def uri_of_job() -> str | None:
+    """The tracking URI that Azure ML gives to the job of this process."""
+    return os.environ.get(_TRACKING_URI) if run_id_of_job() else None
+
+
 def restore_job_run() -> None:
     """Have MLflow adopt the run of this process's job, as the first process of the job did.
 

@@ -89,6 +89,7 @@ class Shipper:
         self._exporter, self._lane, self._pace, self._clock = exporter, lane, pace, clock
         self._backlog = max(_BACKLOG, _BACKLOG_BATCHES * exporter.limits.metrics)
         self._lane_backoff = Backoff(random.Random())  # noqa: S311
+        """Files wait for values, as values do not for files."""
         self._uploading: tuple[_Source, list[str]] | None = None
         self._sending = Sending()
         self._looked = -math.inf
@@ -288,7 +289,9 @@ class Shipper:
         source, entry = self._uploading
         if outcome.problem and not outcome.is_final:
             self.problem = outcome.problem
-            self._lane_backoff.failed(None, self._clock())
+            if outcome.is_unauthorized:
+                self._exporter.refuse_token()
+            self._lane_backoff.failed(outcome.after, self._clock())
             source.feed.progress.uploads.remove(entry)
             source.feed.progress.uploads.append(entry)
             self._put_last(source)
@@ -364,13 +367,10 @@ class _Live:
     ) -> None:
         self._group, self._linger = group, linger
         environ = settings.shipper_environment(uri)
-        self._lane = Lane(environ, group / SHIPPER_LOG, token)
-        self._shipper = Shipper(
-            exporter_for(uri, environ, token=token),
-            self._lane,
-            Pace(seconds=batch_seconds),
-            clock=time.monotonic,
-        )
+        exporter = exporter_for(uri, environ, token=token)
+        self._lane = Lane(environ, group / SHIPPER_LOG, exporter.token)
+        pace = Pace(seconds=batch_seconds)
+        self._shipper = Shipper(exporter, self._lane, pace, clock=time.monotonic)
         self._target = settings.without_userinfo(uri)
         self._said: ShipperState | None = None
         self._ignored: set[Path] = set()

@@ -160,7 +160,7 @@ class Sync:
         environ = access.environment()
         exporter = exporter_for(access.uri, environ, use_saved=access.is_trusted)
         # Where the user's credentials may not go, mlflow's own client may not go either.
-        lane = Lane(environ, Path(os.devnull)) if access.is_trusted else None
+        lane = Lane(environ, Path(os.devnull), exporter.token) if access.is_trusted else None
         shipper = Shipper(exporter, lane, Pace(seconds=0), clock=time.monotonic)
         for folder in haul.before:
             shipper.add(folder, finish=self._finish, target=access.target)

@@ -436,8 +436,8 @@ def test_a_hostile_journal_uploads_only_its_own_files(
     os.mkfifo(spool / "pipe.txt")
 
     environ = autolog_settings.shipper_environment(mlflow_server.url)
-    lane = Lane(environ, tmp_path / "log")
     exporter = exporter_for(mlflow_server.url, environ)
+    lane = Lane(environ, tmp_path / "log", exporter.token)
     shipper = Shipper(exporter, lane, Pace(), clock=time.monotonic)
     try:
         assert shipper.add(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from journals import encoded
 
 from autolog.journal import layout
+from autolog.journal.owner import Life
+from autolog.journal.progress import Progress
+from autolog.journal.reader import Reader
 from autolog.journal.writer import Journal
 from autolog.mirror import PATIENCE, Mirror
 from autolog.records import Tags
@@ -30,16 +34,40 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_what_stands_still_is_copied(journal: Journal, tmp_path: Path) -> None:
-    """After 30 seconds, and the copy is whole."""
+    """After 30 seconds, and the copy has all that was logged, without the space for more."""
     outputs = tmp_path / "outputs" / "autolog"
     mirror = Mirror(outputs)
-    mirror.look(journal, 0.0)
-    mirror.look(journal, PATIENCE - 1)
+    mirror.look(journal.folder, 0.0)
+    mirror.look(journal.folder, PATIENCE - 1)
     assert not outputs.exists()
-    mirror.look(journal, PATIENCE)
+    mirror.look(journal.folder, PATIENCE)
     (copy,) = outputs.iterdir()
-    for file in filter(Path.is_file, journal.folder.iterdir()):
-        assert (copy / file.name).read_bytes() == file.read_bytes(), file
+    frames = list(Reader(journal.folder).frames(Life.ALIVE))
+    assert list(Reader(copy).frames(Life.UNKNOWN)) == frames
+    assert len(frames) == 1
+    assert sum(file.stat().st_size for file in copy.iterdir()) < 1 << 14
+
+
+def test_a_file_that_waits_is_copied(journal: Journal, tmp_path: Path) -> None:
+    """After 30 seconds though values move, once; one that is taken in time is not."""
+    spool = journal.folder / layout.FILES / "000001"
+    spool.mkdir()
+    (spool / "model.bin").write_bytes(b"model")
+    copies = tmp_path / "outputs" / "autolog"
+    mirror = Mirror(copies)
+    for second in range(round(4 * PATIENCE)):
+        waiting = ["stuck"] if second >= PATIENCE else []
+        waiting += [f"taken-{second // 20}"]
+        uploads = [["run", f"000001/{name}", name, "file"] for name in waiting]
+        Progress(cursor=journal.tail - second % 2, uploads=uploads).store(journal.folder)
+        mirror.look(journal.folder, float(second))
+        if second == PATIENCE:
+            assert not copies.exists()
+        elif second == 2 * PATIENCE:
+            (copy,) = copies.iterdir()
+            assert (copy / spool.relative_to(journal.folder) / "model.bin").read_bytes() == b"model"
+            shutil.rmtree(copies)
+    assert not copies.exists()
 
 
 def test_outputs_that_cannot_be_written(
@@ -49,8 +77,8 @@ def test_outputs_that_cannot_be_written(
     (tmp_path / "outputs").write_text("a file")
     mirror = Mirror(tmp_path / "outputs" / "autolog")
     for look in range(4):
-        mirror.look(journal, look * PATIENCE)
-    mirror.leave(journal)
+        mirror.look(journal.folder, look * PATIENCE)
+    mirror.leave(journal.folder)
     said = capsys.readouterr().err
     assert said.count("no copy in") == 1
     assert f"{tmp_path / 'outputs' / 'autolog'} (" in said

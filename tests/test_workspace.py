@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import autolog
 from autolog.exporters import Retryable
-from autolog.exporters.azure_tokens import Tokens, from_first
+from autolog.exporters.azure_tokens import Tokens, from_first, spaced
 from autolog.exporters.bearer import from_lines
 from autolog.settings import SettingError
 from autolog.workspace import Workspace, from_config
@@ -186,6 +187,29 @@ def test_an_expired_token_is_not_sent() -> None:
     source = Source(-1)
     with pytest.raises(Retryable, match="expired"):
         Tokens(source, clock=lambda: source.now).current()
+
+
+def test_a_source_that_fails_is_left_alone_for_a_while() -> None:
+    """For ever longer, up to a minute, while its words are said again; then it gives tokens."""
+    times: list[float] = []
+    given = Source(3600)
+
+    def source() -> str:
+        times.append(given.now)
+        return given()
+
+    fetch = spaced(source, clock=lambda: given.now)
+    given.fails = True
+    for _ in range(600):
+        with pytest.raises(OSError, match="no way"):
+            fetch()
+        given.now += 1
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses[0] == 1
+    assert 30 <= pauses[-1] <= 60
+    assert len(pauses) < 25
+    given.fails, given.now = False, given.now + 60
+    assert [fetch(), fetch()] == [jwt(given.now + 3600)] * 2
 
 
 def test_tokens_of_another_process() -> None:

@@ -88,6 +88,12 @@ class Exporter(Protocol):
     def check(self) -> None:
         """Ask for something small, to see whether the server can be used; raises `Rejected` too."""
 
+    def token(self) -> str | None:
+        """The token that files go with; None where the environment is credential enough."""
+
+    def refuse_token(self) -> None:
+        """The server has refused that token to who uploads: the next one is another."""
+
     def tend(self) -> None:
         """Do what is due by the clock; called about once a second, with or without batches."""
 

@@ -133,5 +133,6 @@ def _asked(
         # Without the error's own words, which quote the address and its permission.
         raise Retryable(f"no answer from {place}: {type(error).__name__}") from None
     if reply.status_code >= 300:
-        raise Retryable(f"{reply.status_code} from {place}", status=reply.status_code)
+        reason, after = f"{reply.status_code} from {place}", wire.retry_after(reply)
+        raise Retryable(reason, after, status=reply.status_code)
     return reply

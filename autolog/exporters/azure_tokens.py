@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from autolog.exporters import Retryable
 from autolog.exporters.bearer import Fetch
+from autolog.retry import Backoff
 from autolog.workspace.bearer import expiry
 
 _EARLIEST = 300.0
 """Seconds before its end that a token is replaced, or a third of its life where that is less."""
-_PAUSE = 10.0
-"""Seconds between two tries while the old token serves."""
+_LONGEST_PAUSE = 60.0
+"""Seconds after a failure until a source is asked again, which may start the Azure CLI each time.
+Who signs in meanwhile waits no longer than that."""
 
 
 class Tokens:
@@ -31,7 +34,6 @@ class Tokens:
         self._fetch, self._clock = fetch, clock
         self._text, self._obtained, self._expires = "", 0.0, 0.0
         self._is_refused = False
-        self._not_before = 0.0
         if first:
             with contextlib.suppress(ValueError):  # what is no token is as good as none
                 self._take(first)
@@ -40,13 +42,12 @@ class Tokens:
         """The token. Raises `Retryable` where there is none that can be used."""
         now = self._clock()
         is_usable = bool(self._text) and now < self._expires and not self._is_refused
-        if is_usable and (now < self._due or now < self._not_before):
+        if is_usable and now < self._due:
             return self._text
         try:
             self._take(self._fetch())
         except Exception as error:
             if is_usable:
-                self._not_before = now + min(_PAUSE, (self._expires - self._obtained) / 10)
                 return self._text
             raise Retryable(f"no token: {_told(error)}", is_unauthorized=True) from error
         if now >= self._expires:
@@ -89,12 +90,21 @@ def _credential(environ: Mapping[str, str], authority: str) -> Any:
         raise ModuleNotFoundError(
             "azure-identity is not installed: pip install 'mlflow-autolog[azureml]'"
         ) from None
-    # What could open a window, or ask, is not among its links by default.
-    return DefaultAzureCredential(
-        authority=environ.get("AZURE_AUTHORITY_HOST") or authority,
-        exclude_visual_studio_code_credential=True,
-        exclude_shared_token_cache_credential=True,
-    )
+    try:
+        # Nothing that could open a window, or ask, though AZURE_TOKEN_CREDENTIALS name it.
+        return DefaultAzureCredential(
+            authority=environ.get("AZURE_AUTHORITY_HOST") or authority,
+            exclude_visual_studio_code_credential=True,
+            exclude_shared_token_cache_credential=True,
+            exclude_interactive_browser_credential=True,
+            exclude_broker_credential=True,
+        )
+    except ValueError as error:
+        chosen = environ.get("AZURE_TOKEN_CREDENTIALS")
+        raise ValueError(
+            f"AZURE_TOKEN_CREDENTIALS={chosen}: {error}; none that opens a window is used, "
+            "set it to dev or prod"
+        ) from error
 
 
 def from_first(*sources: Fetch) -> Fetch:
@@ -108,6 +118,28 @@ def from_first(*sources: Fetch) -> Fetch:
             except Exception as error:  # noqa: BLE001 - each library has its own
                 problems.append(error)
         raise problems[0]
+
+    return fetch
+
+
+def spaced(source: Fetch, *, clock: Callable[[], float] = time.monotonic) -> Fetch:
+    """The same source, which after a failure says the same for a while: for longer each time."""
+    backoff = Backoff(random.Random(), _LONGEST_PAUSE)  # noqa: S311 - no secret hangs on it
+    problem: Exception | None = None
+
+    def fetch() -> str:
+        nonlocal problem
+        if problem is not None and backoff.wait(clock()) > 0:
+            raise problem.with_traceback(None)
+        try:
+            token = source()
+        except Exception as error:
+            problem = error
+            backoff.failed(None, clock())
+            raise
+        problem = None
+        backoff.succeeded()
+        return token
 
     return fetch
 

@@ -76,8 +76,8 @@ class AzureExporter(RestExporter):
         identity = azure_tokens.from_identity(environ, audience, self._cloud.authority)
         first = environ.get("MLFLOW_TRACKING_TOKEN") or environ.get("AZUREML_RUN_TOKEN")
         run_id = environ.get("AZUREML_RUN_ID") or environ.get("MLFLOW_RUN_ID")
-        if not (first and run_id):
-            return Tokens(identity, first)
+        if not (first and run_id and self._workspace.host):  # a job's own has one
+            return Tokens(azure_tokens.spaced(identity), first)
         experiment_id = environ.get("MLFLOW_EXPERIMENT_ID", "")
 
         def renewed() -> str:
@@ -87,11 +87,16 @@ class AzureExporter(RestExporter):
             url = self._service("history", f"experimentids/{chosen}/runs/{run_id}/token")
             return str(wire.at(self._send("GET", url, credentials=present), "token"))
 
-        return Tokens(azure_tokens.from_first(renewed, identity), first)
+        either = azure_tokens.from_first(renewed, identity)
+        return Tokens(azure_tokens.spaced(either), first)
 
     def token(self) -> str:
         """The token of the moment. Raises `Retryable` where there is none."""
         return self._tokens.current()
+
+    def refuse_token(self) -> None:
+        """See `Exporter.refuse_token`."""
+        self._tokens.refuse()
 
     def _bearer(self) -> Credentials:
         return Credentials(token=self.token(), netrc=False)
@@ -120,7 +125,7 @@ class AzureExporter(RestExporter):
         except Retryable as problem:
             if credentials is not None or problem.status not in _UNAUTHORIZED:
                 raise
-            self._tokens.refuse()
+            self.refuse_token()
         return super()._send(method, url, body, params)
 
     def _service(self, service: str, path: str) -> str:

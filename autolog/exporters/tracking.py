@@ -71,6 +71,13 @@ class TrackingExporter(ABC):
     def close(self) -> None:
         """See `Exporter.close`."""
 
+    def token(self) -> str | None:
+        """See `Exporter.token`."""
+        return None
+
+    def refuse_token(self) -> None:  # noqa: B027 - most have none
+        """See `Exporter.refuse_token`."""
+
     def tend(self) -> None:  # noqa: B027 - most have nothing to do
         """See `Exporter.tend`."""
 

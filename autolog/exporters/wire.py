@@ -109,7 +109,7 @@ def content(reply: requests.Response, method: str) -> dict[str, Any]:
         reply.status_code,
         code if isinstance(code, str) else None,
         _message(said) or f"{where}: {_quoted(reply)}",
-        _retry_after(reply.headers.get("Retry-After", "")),
+        retry_after(reply),
     )
 
 
@@ -128,8 +128,9 @@ def _quoted(reply: requests.Response) -> str:
     return reply.content[:_QUOTED_REPLY].decode("utf-8", "replace").strip()
 
 
-def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header, which is a number of them or an HTTP date."""
+def retry_after(reply: requests.Response) -> float | None:
+    """Seconds of a reply's Retry-After, which is a number of them or an HTTP date."""
+    text = reply.headers.get("Retry-After", "")
     if text.isdecimal():
         return float(text)
     try:

@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from autolog import bandwidth, launch, settings
-from autolog.artifacts import Upload
+from autolog.artifacts import Outcome, Upload
 from autolog.exporters import Rejected, Retryable
 from autolog.records import Kind
 from autolog.uploading.spooled import Registration, SpooledModel
 from autolog.workspace.address import is_workspace
-
-Problem = tuple[str, bool]
-"""Why a file is not stored, empty when it is; and whether that is final."""
 
 
 class Repository(Protocol):
@@ -54,8 +51,8 @@ def main() -> None:
         bandwidth.limit(chosen.upload_mb_per_second * 1e6)
     for line in launch.asked():
         upload, token = json.loads(line)
-        problem = _sent(partial(repository_for, token), Upload(*upload))
-        replies.write(json.dumps(problem) + "\n")
+        outcome = _sent(partial(repository_for, token), Upload(*upload))
+        replies.write(json.dumps(outcome) + "\n")
         replies.flush()
 
 
@@ -73,16 +70,16 @@ def _repositories() -> Callable[[str | None], Repository]:
     return lambda _: repository
 
 
-def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Problem:
+def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Outcome:
     try:
         _send(open_repository(), upload)
     except Rejected as refusal:
-        return refusal.reason, True
+        return Outcome(refusal.reason)
     except Retryable as problem:
-        return problem.reason, False
+        return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
     except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
-        return f"{type(error).__name__}: {error}", False
-    return "", True
+        return Outcome(f"{type(error).__name__}: {error}", is_final=False)
+    return Outcome()
 
 
 def _send(repository: Repository, upload: Upload) -> None:

@@ -17,19 +17,13 @@ class WorkspaceRepository:
     """The `Repository` of a workspace."""
 
     def __init__(self, uri: str, environ: Mapping[str, str]) -> None:
-        self._given: list[str] = []
-        """The token that came with the present file."""
-        self._own = AzureExporter(Workspace.parse(uri), environ)
-        self._theirs = AzureExporter(Workspace.parse(uri), environ, lambda: self._given[0])
+        self._token = ""
+        self._exporter = AzureExporter(Workspace.parse(uri), environ, lambda: self._token)
 
     def with_token(self, token: str | None) -> WorkspaceRepository:
-        """The same, which uses a token that came from elsewhere; None: the environment's own."""
-        self._given[:] = [token] if token else []
+        """The same, which has that token from now on, and no other."""
+        self._token = token or ""
         return self
-
-    @property
-    def _exporter(self) -> AzureExporter:
-        return self._theirs if self._given else self._own
 
     def log_file(self, run_id: str, file: Path, path: str) -> None:
         """See `Repository`."""

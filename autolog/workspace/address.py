@@ -63,6 +63,10 @@ class Workspace:
         """The tracking URI; without a host MLflow's own client cannot use it."""
         return f"{SCHEME}://{self.host}/mlflow/v2.0{self.path}"
 
+    def is_same(self, other: Workspace) -> bool:
+        """Whether both name one workspace, known host or not."""
+        return self.path.lower() == other.path.lower()
+
     def at(self, host: str) -> Workspace:
         """The same workspace, with the host of its region."""
         return replace(self, host=host)

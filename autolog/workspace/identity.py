@@ -27,8 +27,18 @@ def identify(workspace: object) -> Identity:
     """What the argument ``workspace`` says.
 
     A `Workspace`, a tracking URI, an ``azureml.core.Workspace``, or an ``azure.ai.ml.MLClient``.
+    The workspace of this process's job is as the job has it, with its host and its credential,
+    whichever of them names it: what a job is given opens nothing that would tell the host.
     Raises `ValueError` for anything else.
     """
+    named = _named(workspace)
+    uri = settings.uri_of_job() or ""
+    if is_workspace(uri) and (own := Workspace.parse(uri)).is_same(named.workspace):
+        return Identity(own)
+    return named
+
+
+def _named(workspace: object) -> Identity:
     if isinstance(workspace, Workspace):
         return Identity(workspace)
     if isinstance(workspace, str):

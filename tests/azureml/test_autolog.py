@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import run_script
 
 from tests.azureml.programs import FORMS, SLOWLY, TRAIN, run
 
@@ -38,11 +39,26 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
 
 
 def test_in_a_job(workspace: StandIn, tmp_path: Path) -> None:
-    """The run that the service opened is adopted, its status left alone; nobody signs in."""
+    """The run that the service opened is adopted, its status left alone; nobody signs in.
+
+    So it is where the program names the workspace, as it does on a laptop.
+    The last files are waited for, since the machine goes away.
+    """
     env = workspace.environ("job")
-    run("import autolog\nautolog.enable()" + TRAIN, workspace, tmp_path, "bare", **env)
+    workspace.faults.slow(1, "artifacts")
+    enable = "import autolog\nautolog.enable(workspace=autolog.workspace.from_config())"
+    object_and_files = """
+from azureml.core import Run
+autolog.enable(workspace=Run.get_context().experiment.workspace)
+autolog.log_metric("by object", 0.5)
+for name in ("a", "b", "c"):
+    open(name, "w").write(name)
+    autolog.log_artifact(name)
+"""
+    run(enable + TRAIN + object_and_files, workspace, tmp_path, "bare", **env)
     run_id = env["MLFLOW_RUN_ID"]
-    assert {p.key for p in workspace.points(run_id)} >= {"epoch_loss", "by hand"}
+    assert workspace.artifacts_of(run_id) == {name: name.encode() for name in "abc"}
+    assert {p.key for p in workspace.points(run_id)} >= {"epoch_loss", "by hand", "by object"}
     assert workspace.mlflow.client().get_run(run_id).info.status == "RUNNING"
     assert workspace.count("/oauth2/") == 0
     assert workspace.count("runs/create") == 0
@@ -134,7 +150,11 @@ def test_throttled(workspace: StandIn, tmp_path: Path) -> None:
 
 
 def test_artifacts(workspace: StandIn, tmp_path: Path) -> None:
-    """Written once: the same content is done, other content gets a number."""
+    """Written once: the same content is done, other content gets a number.
+
+    Where the service asks for a pause it has one.
+    """
+    workspace.faults.throttle(4, "artifacts", times=1)
     source = f"""{FORMS["object"]}
 import pathlib
 with autolog.run("files"):
@@ -149,6 +169,9 @@ print(autolog.last_run().run_id)
     run_id = run(source, workspace, tmp_path)[-1]
     expected = {"notes/a.txt": b"one", "notes/a-2.txt": b"two"}
     assert workspace.artifacts_of(run_id) == expected
+    refused, following, *_ = (seen for seen in workspace.requests if "artifacts" in seen.path)
+    assert refused.status == 429
+    assert following.at - refused.at >= 4
 
 
 # -- jobs ------------------------------------------------------------------------------------------
@@ -157,22 +180,32 @@ print(autolog.last_run().run_id)
 def test_a_job_that_dies_without_the_service(
     workspace: StandIn, tmp_path: Path, autolog_home: Path
 ) -> None:
-    """What it could not send is in its outputs, and sent from elsewhere later, each value once."""
+    """What it could not send is in its outputs, and sent from elsewhere later, each value once.
+
+    So is what a child process logged that has ended before.
+    """
     env = workspace.environ("job")
-    source = """import autolog
+    source = """import multiprocessing
+import autolog
 autolog.enable()
+def work():
+    autolog.log_metric("by child", 1.0, step=0)
 for step in range(30):
     autolog.log_metric("loss", step, step=step)
     if step == 9:
         autolog.flush(3)
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
 """
     workspace.faults.lose_reply("log-batch", times=1)
     workspace.faults.stall("log-batch")
-    run(source, workspace, tmp_path, "bare", **env)
+    done = run_script(source, cwd=tmp_path, env=env, timeout=120)
+    kept = tmp_path / "outputs" / "autolog"
+    assert f"autolog sync {kept} --to '{workspace.uri}'" in done.stderr
     (state,) = autolog_home.rglob("shipper.json")
     os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
     workspace.faults.reset()
-    kept = tmp_path / "outputs" / "autolog"
     assert list(kept.iterdir())
     sync = [sys.executable, "-m", "autolog", "sync", str(kept), "--to", workspace.uri]
     person = workspace.environ("service principal")
@@ -182,5 +215,7 @@ for step in range(30):
             sync, env=elsewhere, capture_output=True, text=True, timeout=90, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(p.step for p in workspace.points(env["MLFLOW_RUN_ID"])) == list(range(30))
+    points = workspace.points(env["MLFLOW_RUN_ID"])
+    assert sorted(p.step for p in points if p.key == "loss") == list(range(30))
+    assert [p.value for p in points if p.key == "by child"] == [1.0]
     assert not workspace.doubles()
