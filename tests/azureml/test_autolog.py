@@ -79,6 +79,31 @@ def test_mlflows_own_calls(form: str, workspace: StandIn, tmp_path: Path) -> Non
     assert workspace.mlflow.client().get_run(run_id).info.status == "FINISHED"
 
 
+AWAY = """
+import os, time
+import autolog, mlflow
+for place in (autolog.workspace.from_config(), os.environ["WORKSPACE"]):
+    autolog.enable(workspace=place)
+    started = time.monotonic()
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0.5)
+        mlflow.log_text("hello", "a.txt")
+    print(time.monotonic() - started)
+print(autolog.status()["receipt"].pending)
+"""
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"], ids=["silent", "refused"])
+def test_a_workspace_that_is_away(proxy: str, workspace: StandIn, tmp_path: Path) -> None:
+    """Calls that write wait for it two seconds once and raise nothing, its host known or not."""
+    workspace.faults.stall("")
+    env = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy) if proxy else {}
+    env |= dict.fromkeys(("AUTOLOG_EXIT_TIMEOUT", "AUTOLOG_EXIT_TIMEOUT_EPHEMERAL"), "0.1")
+    *seconds, pending = run(AWAY, workspace, tmp_path, **env)
+    assert max(map(float, seconds)) < 3
+    assert pending == "4"
+
+
 # -- limits and faults -----------------------------------------------------------------------------
 
 
