@@ -29,6 +29,7 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
+from autolog.workspace import job
 from autolog.workspace.identity import credential_here, identify
 
 _POLL = 0.02
@@ -161,6 +162,8 @@ class Session:
             group = self._group(where)
             if group is not None:
                 self.keeper.watch(group, where.uri, token=self._tokens.get(where.uri))
+            if self.settings.mode != "offline":
+                job.keep_fresh(where.uri)
 
     def _check(self, where: Target) -> None:
         try:

@@ -416,10 +416,11 @@ _CREDENTIALS = (
 ).split()
 
 
+_OF_A_JOB = ("MLFLOW_TRACKING_TOKEN", "AZUREML_RUN_TOKEN")
 _FOR_WORKSPACES = (
-    "MLFLOW_TRACKING_TOKEN AZUREML_RUN_TOKEN AZURE_CLIENT_SECRET AZURE_CLIENT_CERTIFICATE_PATH"
-    " AZURE_FEDERATED_TOKEN_FILE"
-).split()
+    *_OF_A_JOB,
+    *("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE"),
+)
 
 
 def has_workspace_credential() -> bool:
@@ -429,7 +430,23 @@ def has_workspace_credential() -> bool:
 
 def credential_parts(uri: str) -> list[str]:
     """What tells the credential for a tracking URI from another one; never to be stored."""
-    return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
+    run_id = run_id_of_job()  # whose token is another one every hour
+    names = [name for name in _CREDENTIALS if run_id is None or name not in _OF_A_JOB]
+    return [urlsplit(uri).netloc, run_id or "", *(os.environ.get(name, "") for name in names)]
+
+
+def job_token() -> str | None:
+    """The token that Azure ML gave the job of this process, or the newest that has followed."""
+    given = next(filter(None, map(os.environ.get, _OF_A_JOB)), None)
+    return given if run_id_of_job() else None
+
+
+def renew_job_token(token: str) -> None:
+    """Have what starts from now on use another token in place of the job's."""
+    former = job_token()
+    for name in _OF_A_JOB:
+        if os.environ.get(name) == former:
+            export(name, token)
 
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"

@@ -93,6 +93,11 @@ class AzureExporter(RestExporter):
         """The token of the moment. Raises `Retryable` where there is none."""
         return self._tokens.current()
 
+    def renewed(self) -> str:
+        """Another token than the present one, however long that lives. Raises `Retryable`."""
+        self._tokens.refuse()
+        return self.token()
+
     def _bearer(self) -> Credentials:
         return Credentials(token=self.token(), netrc=False)
 

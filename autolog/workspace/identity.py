@@ -10,6 +10,7 @@ from autolog import settings
 from autolog.workspace import notebook
 from autolog.workspace.address import Workspace, is_workspace
 
+_JOBS_AUTHENTICATION = "AzureMLTokenAuthentication"
 _AUDIENCE = "https://management.azure.com/.default"
 
 
@@ -59,12 +60,14 @@ def credential_here(uri: str) -> Callable[[], str] | None:
     """What gives tokens for a tracking URI, where that lives in this process only.
 
     The credential of an object of Azure's packages that gave the URI out, else that of a notebook,
-    unless the environment has one for the workspace.
+    unless the environment has one for the workspace. What stands for a job's token is none of
+    them: who sends renews that wherever Azure's packages fail to.
     """
     if not is_workspace(uri):
         return None
     auth = _registered(uri)
-    if hasattr(auth, "get_authentication_header"):
+    is_of_job = type(auth).__name__ == _JOBS_AUTHENTICATION
+    if hasattr(auth, "get_authentication_header") and not is_of_job:
         return lambda: _bearer(auth)
     if settings.has_workspace_credential():
         return None

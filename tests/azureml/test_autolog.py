@@ -179,6 +179,36 @@ print(autolog.last_run().run_id)
 # -- jobs ------------------------------------------------------------------------------------------
 
 
+LATE = """
+import subprocess, sys, time
+import autolog, mlflow
+autolog.enable()
+with mlflow.start_run() as run:
+    time.sleep(12)
+    mlflow.log_metric("loss", 0.5, step=0)
+    mlflow.log_text("late", "late.txt")
+    assert mlflow.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
+    with mlflow.start_run(nested=True):
+        mlflow.log_metric("inner", 1.0)
+    assert autolog.last_run().metrics().keys() == {"inner"}
+child = "import autolog; autolog.enable(); import mlflow; mlflow.log_text('child', 'child.txt')"
+subprocess.run([sys.executable, "-c", child], check=True)
+receipt = autolog.flush(30)
+assert receipt.complete, receipt
+"""
+
+
+def test_mlflows_own_calls_beyond_the_first_token(workspace: StandIn, tmp_path: Path) -> None:
+    """Reads, files, nested runs and processes of a job have its newest token, in any time zone."""
+    workspace.tokens.lifetime = 10
+    env = workspace.environ("job")
+    run(LATE, workspace, tmp_path, "bare", TZ="Asia/Tokyo", **env)
+    run_id = env["MLFLOW_RUN_ID"]
+    assert [p.value for p in workspace.points(run_id)] == [0.5]
+    assert workspace.artifacts_of(run_id) == {"late.txt": b"late", "child.txt": b"child"}
+    assert workspace.count("", 401) == 0
+
+
 def test_a_job_that_dies_without_the_service(
     workspace: StandIn, tmp_path: Path, autolog_home: Path
 ) -> None:
