@@ -30,6 +30,7 @@ from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
 from autolog.workspace import job
+from autolog.workspace.address import lacks_host
 from autolog.workspace.identity import credential_here, identify
 
 _POLL = 0.02
@@ -184,6 +185,12 @@ class Session:
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
         self.switchboard.disable()
+        if lacks_host(str(settings.tracking_uri().value)):
+            guard.say_once(
+                "no host",
+                "MLflow by itself cannot use a workspace whose host nobody has asked for here: "
+                "mlflow.set_tracking_uri() takes what Workspace.get_mlflow_tracking_uri() gives",
+            )
 
     # -- journals --------------------------------------------------------------------------------
 
@@ -301,7 +308,7 @@ class Session:
     def shutdown(self, timeout: float) -> Receipt:
         """End open runs, switch off, and wait for what is logged at most `timeout` seconds."""
         self._end_all(Status.FINISHED)
-        self.disable()
+        self.switchboard.disable()
         receipt = self.flush(timeout)
         for journal in self.journals.values():
             journal.close()
@@ -368,7 +375,8 @@ class Session:
             name: Origin(getattr(self.settings, name), origin)
             for name, origin in self.origins.items()
         }
-        uri, experiment = settings.tracking_uri(), settings.active_experiment()
+        named, experiment = settings.tracking_uri(), settings.active_experiment()
+        uri = Origin(settings.absolute(str(named.value)), named.origin)
         where = Origin(settings.target().public_uri, self._origin(uri))
         return {
             "tracking_uri": where,

@@ -311,10 +311,23 @@ def choose_experiment(name: str) -> None:
         fluent._active_experiment_id = None  # noqa: SLF001 - there is no public way to unset it
 
 
+_first_names: dict[str, str] = {}
+
+
+def use_instead(uri: str, other: str) -> None:
+    """Have mlflow use another tracking URI of the same place; for us it keeps its first one."""
+    if uri != other:
+        _first_names[other] = uri
+    if tracking_uri().value == uri:
+        choose_tracking_uri(other)
+
+
 def absolute(uri: str) -> str:
     """A tracking URI that means the same from every working directory."""
     if uri in _PLATFORMS:
         return uri
+    if uri in _first_names:
+        return _first_names[uri]
     parts = urlsplit(uri)
     if parts.scheme == "sqlite" and uri.startswith("sqlite:///"):
         return "sqlite:///" + str(Path(unquote(uri[len("sqlite:///") :])).absolute())

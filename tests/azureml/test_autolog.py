@@ -51,6 +51,7 @@ def test_in_a_job(workspace: StandIn, tmp_path: Path) -> None:
 # -- MLflow's own calls ----------------------------------------------------------------------------
 
 MLFLOWS_OWN = """
+import os
 import mlflow
 mlflow.set_experiment("own")
 with mlflow.start_run() as active:
@@ -63,13 +64,16 @@ assert receipt.complete, receipt
 from azureml.mlflow._store.tracking.store import AzureMLRestStore
 store = mlflow.MlflowClient()._tracking_client.store
 assert isinstance(store, AzureMLRestStore) and store.service_context is not None
+autolog.disable()
+assert mlflow.get_run(active.info.run_id).data.metrics == {"loss": 1 / 300}
+assert os.environ["MLFLOW_TRACKING_URI"].rstrip("?") == os.environ["WORKSPACE"]
 print(autolog.last_run().run_id)
 """
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_mlflows_own_calls(form: str, workspace: StandIn, tmp_path: Path) -> None:
-    """They go by way of the journal, whichever way the workspace was named."""
+    """They go by way of the journal, whichever way it was named, and afterwards by themselves."""
     run_id = run(FORMS[form] + MLFLOWS_OWN, workspace, tmp_path)[-1]
     assert [p.step for p in workspace.points(run_id)] == list(range(300))
     assert not workspace.doubles()
