@@ -57,6 +57,7 @@ class Session:
         self._announcer = Announcer(self.receipt)
         self.recorder.on_start.append(self._announcer.run_started)
         self.recorder.on_end.append(self._announcer.run_ended)
+        self.recorder.on_close.append(self._announcer.link)
         self.switchboard = hooks.Switchboard()
         self.journals: dict[Path, Journal] = {}
         self.keeper = Keeper(self.settings.mode)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.azureml.programs import FORMS, SLOWLY, TRAIN, run
+from tests.azureml.programs import FORMS, SLOWLY, TRAIN, ran, run
 
 if TYPE_CHECKING:
     from tests.azureml.standin import StandIn
@@ -25,7 +25,9 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
     A workspace that takes no datasets is left without, and nobody hears of it.
     """
     workspace.faults.status(404, "log-inputs")
-    page, run_id = run(FORMS[form] + TRAIN, workspace, tmp_path)[-2:]
+    done = ran(FORMS[form] + TRAIN, workspace, tmp_path)
+    page, run_id = done.stdout.splitlines()[-2:]
+    assert f": {page}\n" in done.stderr
     assert page == f"https://ml.azure.com/runs/{run_id}?wsid={workspace.place.scope}"
     steps = [p.step for p in workspace.points(run_id) if p.key == "epoch_loss"]
     assert steps == [0, 1, 2]
@@ -74,7 +76,9 @@ print(autolog.last_run().run_id)
 @pytest.mark.parametrize("form", FORMS)
 def test_mlflows_own_calls(form: str, workspace: StandIn, tmp_path: Path) -> None:
     """They go by way of the journal, whichever way it was named, and afterwards by themselves."""
-    run_id = run(FORMS[form] + MLFLOWS_OWN, workspace, tmp_path)[-1]
+    done = ran(FORMS[form] + MLFLOWS_OWN, workspace, tmp_path)
+    (run_id,) = done.stdout.splitlines()  # no link of MLflow's beside it
+    assert f"https://ml.azure.com/runs/{run_id}?wsid={workspace.place.scope}\n" in done.stderr
     assert [p.step for p in workspace.points(run_id)] == list(range(300))
     assert not workspace.doubles()
     assert workspace.count("log-metric") == 0
