@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import autolog
 
 from tests.azureml.programs import FORMS, SLOWLY, TRAIN, ran, run
 
@@ -184,6 +183,21 @@ print(autolog.last_run().run_id)
     assert workspace.artifacts_of(run_id) == expected
 
 
+def test_what_is_left_is_sent_as_the_last_line_says(workspace: StandIn, tmp_path: Path) -> None:
+    """By a shell in another folder, which knows no more than whose credential counts."""
+    source = f"""{FORMS["config.json"]}
+autolog.enable(mode="offline")
+for step in range(3):
+    autolog.log_metric("loss", step, step=step)
+"""
+    root = ran(source, workspace, tmp_path).stderr.rpartition("autolog sync ")[2].strip()
+    (tmp_path / "elsewhere").mkdir()
+    person = workspace.environ("service principal")
+    autolog("sync", root, env=person, cwd=tmp_path / "elsewhere", code=0)
+    (points,) = workspace.ledger.points.values()
+    assert [p.step for p in points] == [0, 1, 2]
+
+
 # -- jobs ------------------------------------------------------------------------------------------
 
 
@@ -237,13 +251,9 @@ for step in range(30):
     workspace.faults.reset()
     kept = tmp_path / "outputs" / "autolog"
     assert list(kept.iterdir())
-    sync = [sys.executable, "-m", "autolog", "sync", str(kept), "--to", workspace.uri]
     person = workspace.environ("service principal")
-    elsewhere = {**os.environ, **person, "AUTOLOG_DIR": str(tmp_path / "elsewhere")}
+    elsewhere = {**person, "AUTOLOG_DIR": str(tmp_path / "elsewhere")}
     for _ in range(2):
-        done = subprocess.run(
-            sync, env=elsewhere, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        autolog("sync", kept, "--to", workspace.uri, env=elsewhere, code=0)
     assert sorted(p.step for p in workspace.points(env["MLFLOW_RUN_ID"])) == list(range(30))
     assert not workspace.doubles()
