@@ -37,11 +37,11 @@ def identify(workspace: object) -> Identity:
     of: Any = workspace
     try:
         if hasattr(workspace, "get_mlflow_tracking_uri"):
-            address = Workspace(of.subscription_id, of.resource_group, of.name)
+            address = _address(of.subscription_id, of.resource_group, of.name)
             auth = of._auth  # noqa: SLF001 - nothing public has it
             return Identity(address, lambda: _bearer(auth), of.get_mlflow_tracking_uri)
         if hasattr(workspace, "workspace_name"):
-            address = Workspace(of.subscription_id, of.resource_group_name, of.workspace_name)
+            address = _address(of.subscription_id, of.resource_group_name, of.workspace_name)
             credential = of._credential  # noqa: SLF001 - nothing public has it
             return Identity(
                 address,
@@ -54,6 +54,15 @@ def identify(workspace: object) -> Identity:
         f"workspace={workspace!r}: use autolog.workspace.from_config(), an "
         "azureml.core.Workspace, an azure.ai.ml.MLClient or a tracking URI"
     )
+
+
+def _address(subscription: str | None, group: str | None, name: str | None) -> Workspace:
+    if not (subscription and group and name):
+        raise ValueError(
+            f"workspace= has subscription {subscription}, resource group {group} and name {name}: "
+            "an azure.ai.ml.MLClient names a workspace with workspace_name="
+        )
+    return Workspace(subscription, group, name)
 
 
 def credential_here(uri: str) -> Callable[[], str] | None:
