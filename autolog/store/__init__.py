@@ -37,9 +37,10 @@ def instrument(module: ModuleType) -> None:
 
 def uninstrument() -> None:
     """Put MLflow back as it was; what is in the journal is still sent."""
-    from autolog.store import files, fluent, links, proxy, spark
+    from autolog.store import files, fluent, links, proxy, spark, workspaces
 
     proxy.remove()
+    workspaces.remove()
     files.remove()
     links.remove()
     fluent.remove()

@@ -56,6 +56,7 @@ def remove() -> None:
     global _is_on
     _is_on = False
     hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
+    _of_workspace.cache_clear()
     recorder.get().known.leave()  # their ends go to the server itself from here on
 
 

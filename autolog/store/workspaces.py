@@ -9,9 +9,19 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from autolog import settings
+from autolog import hooks, settings
 from autolog.store import hosts
 from autolog.store.asking import ANSWER_SECONDS, within
+
+_CREDENTIAL = "get_host_creds"
+_made: list[Any] = []
+
+
+def remove() -> None:
+    """Have the plugin's stores raise their own errors again."""
+    for store in _made:
+        hooks.unwrap(store, _CREDENTIAL)
+    _made.clear()
 
 
 class WorkspaceStore:
@@ -50,9 +60,9 @@ class WorkspaceStore:
     def _made(self) -> Any:
         with self._lock:
             if self._store is None:
-                store = _with_its_errors(self._make)(hosts.usable(self._uri))
-                store.get_host_creds = _with_its_errors(store.get_host_creds)
-                self._store = store
+                self._store = _with_its_errors(self._make)(hosts.usable(self._uri))
+                hooks.wrap(self._store, _CREDENTIAL, _with_its_errors)
+                _made.append(self._store)
         return self._store
 
 

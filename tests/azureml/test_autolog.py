@@ -66,6 +66,7 @@ from azureml.mlflow._store.tracking.store import AzureMLRestStore
 store = mlflow.MlflowClient()._tracking_client.store
 assert isinstance(store, AzureMLRestStore) and store.service_context is not None
 autolog.disable()
+assert not hasattr(store.get_host_creds, "__wrapped__")
 assert mlflow.get_run(active.info.run_id).data.metrics == {"loss": 1 / 300}
 assert os.environ["MLFLOW_TRACKING_URI"].rstrip("?") == os.environ["WORKSPACE"]
 print(autolog.last_run().run_id)
@@ -107,7 +108,7 @@ def test_a_workspace_that_is_away(proxy: str, workspace: StandIn, tmp_path: Path
     env = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy) if proxy else {}
     env |= dict.fromkeys(("AUTOLOG_EXIT_TIMEOUT", "AUTOLOG_EXIT_TIMEOUT_EPHEMERAL"), "0.1")
     *seconds, pending = run(AWAY, workspace, tmp_path, **env)
-    assert max(map(float, seconds)) < 3
+    assert max(map(float, seconds)) < 4
     assert pending == "4"
 
 
