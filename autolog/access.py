@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolog import settings
+from autolog.workspace.address import lacks_host
 
 
 class Denied(Exception):
@@ -49,7 +50,9 @@ class Gate:
             return _named(self._configured, target)
         if target.lower().startswith(("http://", "https://")):
             return Access(target, target, is_trusted=False)
-        if settings.is_local(target) and journal.resolve().is_relative_to(self._root):
+        # Of a workspace without its host, Azure itself is asked for that.
+        is_safe = settings.is_local(target) or lacks_host(target)
+        if is_safe and journal.resolve().is_relative_to(self._root):
             return Access(target, target, is_trusted=True)
         raise Denied(
             f"the journal names {target}, which your configuration does not; if you trust it: "

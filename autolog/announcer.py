@@ -81,6 +81,10 @@ class Announcer:
             guard.say(f"{run.title} {run.status} (so far {self._receipt()})")
         elif self._ended in _SUMMARIES:
             guard.say(f"{self._ended} runs so far, {self._receipt()}")
+        self.link(run)
+
+    def link(self, run: Run) -> None:
+        """Say where the studio shows a run in a workspace, as soon as its id there is known."""
         if is_workspace(run.target.uri):
             self._to_link = [*self._to_link, run][-_RUNS_SAID_ONE_BY_ONE:]
             self._say_links()

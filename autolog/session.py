@@ -29,6 +29,8 @@ from autolog.recorder.training import status_of
 from autolog.records import Status
 from autolog.settings import Origin, Target
 from autolog.waiting import until
+from autolog.workspace import job
+from autolog.workspace.address import lacks_host
 from autolog.workspace.identity import credential_here, identify
 
 _STRICT_WAIT = 60.0
@@ -51,6 +53,7 @@ class Session:
         self._announcer = Announcer(self.receipt)
         self.recorder.on_start.append(self._announcer.run_started)
         self.recorder.on_end.append(self._announcer.run_ended)
+        self.recorder.on_close.append(self._announcer.link)
         self.switchboard = hooks.Switchboard()
         self.journals: dict[Path, Journal] = {}
         self.keeper = Keeper(self.settings.mode)
@@ -167,6 +170,8 @@ class Session:
             group = self._group(where)
             if group is not None:
                 self.keeper.watch(group, where.uri, token=self._newest_token(where.uri))
+            if self.settings.mode != "offline":
+                job.keep_fresh(where.uri)
 
     def _check(self, where: Target) -> None:
         try:
@@ -187,6 +192,12 @@ class Session:
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
         self.switchboard.disable()
+        if lacks_host(str(settings.tracking_uri().value)):
+            guard.say_once(
+                "no host",
+                "MLflow by itself cannot use a workspace whose host nobody has asked for here: "
+                "mlflow.set_tracking_uri() takes what Workspace.get_mlflow_tracking_uri() gives",
+            )
 
     # -- journals --------------------------------------------------------------------------------
 
@@ -276,7 +287,7 @@ class Session:
     def shutdown(self, timeout: float) -> Receipt:
         """End open runs, switch off, and wait for what is logged at most `timeout` seconds."""
         self._end_all(Status.FINISHED)
-        self.disable()
+        self.switchboard.disable()
         receipt = self.flush(timeout)
         for journal in self.journals.values():
             journal.close()
@@ -349,7 +360,8 @@ class Session:
             name: Origin(getattr(self.settings, name), origin)
             for name, origin in self.origins.items()
         }
-        uri, experiment = settings.tracking_uri(), settings.active_experiment()
+        named, experiment = settings.tracking_uri(), settings.active_experiment()
+        uri = Origin(settings.absolute(str(named.value)), named.origin)
         where = Origin(settings.target().public_uri, self._origin(uri))
         return {
             "tracking_uri": where,

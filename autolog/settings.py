@@ -311,10 +311,23 @@ def choose_experiment(name: str) -> None:
         fluent._active_experiment_id = None  # noqa: SLF001 - there is no public way to unset it
 
 
+_first_names: dict[str, str] = {}
+
+
+def use_instead(uri: str, other: str) -> None:
+    """Have mlflow use another tracking URI of the same place; for us it keeps its first one."""
+    if uri != other:
+        _first_names[other] = uri
+    if tracking_uri().value == uri:
+        choose_tracking_uri(other)
+
+
 def absolute(uri: str) -> str:
     """A tracking URI that means the same from every working directory."""
     if uri in _PLATFORMS:
         return uri
+    if uri in _first_names:
+        return _first_names[uri]
     parts = urlsplit(uri)
     if parts.scheme == "sqlite" and uri.startswith("sqlite:///"):
         return "sqlite:///" + str(Path(unquote(uri[len("sqlite:///") :])).absolute())
@@ -421,10 +434,11 @@ _CREDENTIALS = (
 ).split()
 
 
+_OF_A_JOB = ("MLFLOW_TRACKING_TOKEN", "AZUREML_RUN_TOKEN")
 _FOR_WORKSPACES = (
-    "MLFLOW_TRACKING_TOKEN AZUREML_RUN_TOKEN AZURE_CLIENT_SECRET AZURE_CLIENT_CERTIFICATE_PATH"
-    " AZURE_FEDERATED_TOKEN_FILE"
-).split()
+    *_OF_A_JOB,
+    *("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE"),
+)
 
 
 def has_workspace_credential() -> bool:
@@ -434,7 +448,23 @@ def has_workspace_credential() -> bool:
 
 def credential_parts(uri: str) -> list[str]:
     """What tells the credential for a tracking URI from another one; never to be stored."""
-    return [urlsplit(uri).netloc, *(os.environ.get(name, "") for name in _CREDENTIALS)]
+    run_id = run_id_of_job()  # whose token is another one every hour
+    names = [name for name in _CREDENTIALS if run_id is None or name not in _OF_A_JOB]
+    return [urlsplit(uri).netloc, run_id or "", *(os.environ.get(name, "") for name in names)]
+
+
+def job_token() -> str | None:
+    """The token that Azure ML gave the job of this process, or the newest that has followed."""
+    given = next(filter(None, map(os.environ.get, _OF_A_JOB)), None)
+    return given if run_id_of_job() else None
+
+
+def renew_job_token(token: str) -> None:
+    """Have what starts from now on use another token in place of the job's."""
+    former = job_token()
+    for name in _OF_A_JOB:
+        if os.environ.get(name) == former:
+            export(name, token)
 
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"

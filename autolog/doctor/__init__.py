@@ -20,7 +20,7 @@ from autolog.doctor.finding import Finding
 from autolog.journal.root import filesystem, is_remote, journal_root
 from autolog.settings import Target
 from autolog.workspace import from_config
-from autolog.workspace.address import Workspace, is_workspace
+from autolog.workspace.address import SCHEME, Workspace, is_workspace
 
 _DISTRIBUTION = "mlflow-autolog"
 _REINSTALL = f"pip install --force-reinstall {_DISTRIBUTION}"
@@ -150,13 +150,23 @@ def _target() -> Iterator[Finding]:
     where, environ = settings.target(), settings.environment()
     origin = "MLFLOW_TRACKING_URI" if environ.get("MLFLOW_TRACKING_URI") else "mlflow's default"
     yield Finding("target", f"{where.public_uri} ({origin})")
-    if is_workspace(where.uri):
-        yield from workspace.examine(Workspace.parse(where.uri))
+    if urlsplit(where.uri).scheme == SCHEME:
+        yield from _workspace(where.uri)
         return
     if where.uri.startswith("http"):
         yield _credential(where.uri, environ)
         yield _proxy(where.uri)
     yield _answers(where)
+
+
+def _workspace(uri: str) -> Iterator[Finding]:
+    try:
+        named = Workspace.parse(uri)
+    except ValueError:
+        remedy = "set MLFLOW_TRACKING_URI to what Workspace.get_mlflow_tracking_uri() gives"
+        yield Finding("workspace", "the target names none; a registry has no runs", remedy)
+    else:
+        yield from workspace.examine(named)
 
 
 def _config() -> Iterator[Finding]:

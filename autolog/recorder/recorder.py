@@ -63,6 +63,8 @@ class Recorder:
         self.before_end: list[Callable[[Run, str], None]] = []
         """Told of a run that takes its last values now, and of the status it will end with."""
         self.on_end: list[Callable[[Run], None]] = []
+        self.on_close: list[Callable[[Run], None]] = []
+        """Told of a run of other code that a client of MLflow's has ended."""
         self.open_runs: list[Run] = []
         """The runs that this process opened, and the one of its parent that it joined."""
         self.last_run: Run | None = None
@@ -189,6 +191,8 @@ class Recorder:
         else:
             run.set_status(status, end_time)
             self._hand_down()
+            for listener in self.on_close:
+                listener(run)
 
     def log_held_back(self) -> None:
         """Have hooks log what they hold back."""

@@ -11,6 +11,8 @@ With ``autolog.enable()`` every client of MLflow's, whoever made it and whenever
 `entities`     runs as MLflow's entities, real or as far as they are known here
 `fluent`       ``mlflow.active_run()`` and what stands on it
 `files`        artifacts of a run that the server does not have yet
+`workspaces`   the stores of Azure's plugin, made when they are first asked
+`links`        what MLflow prints at the end of a run
 `spark`        what MLflow need not do at every call
 =============  ===============================================================
 """
@@ -24,19 +26,22 @@ __all__ = ["instrument", "uninstrument"]
 
 def instrument(module: ModuleType) -> None:
     """Have the clients of this process write to the journal; twice is once."""
-    from autolog.store import files, fluent, proxy, spark
+    from autolog.store import files, fluent, links, proxy, spark
 
     proxy.install()
     files.install()
+    links.install()
     fluent.install(module)
     spark.install()
 
 
 def uninstrument() -> None:
     """Put MLflow back as it was; what is in the journal is still sent."""
-    from autolog.store import files, fluent, proxy, spark
+    from autolog.store import files, fluent, links, proxy, spark, workspaces
 
     proxy.remove()
+    workspaces.remove()
     files.remove()
+    links.remove()
     fluent.remove()
     spark.remove()

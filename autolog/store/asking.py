@@ -43,13 +43,16 @@ class Asker:
 
         Raises `TimeoutError` when that takes too long, or has lately, and what the method raises.
         """
-        method = getattr(self._store, name)
+
+        def call() -> Any:
+            return getattr(self._store, name)(*arguments)
+
         if self._is_local and not is_offline():
-            return method(*arguments)
+            return call()
         if is_offline() or self.is_silent:
             raise TimeoutError("no answer")
         try:
-            return _within(ANSWER_SECONDS, method, *arguments)
+            return within(ANSWER_SECONDS, call)
         except TimeoutError:
             self._silent_until = time.monotonic() + _BREAK_SECONDS
             raise
@@ -130,7 +133,7 @@ def _shipper(journal: Journal) -> ShipperState:
     return shipper_state(journal.folder.parent)
 
 
-def _within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
+def within(seconds: float, call: Callable[[], Any]) -> Any:
     """Make a call that may take minutes; after so many seconds it is left to itself.
 
     Raises `TimeoutError` then, else what the call raises.
@@ -139,7 +142,7 @@ def _within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
 
     def run() -> None:
         try:
-            outcome.put((call(*arguments), None))
+            outcome.put((call(), None))
         except Exception as error:  # noqa: BLE001 - it is the caller's
             outcome.put((None, error))
 

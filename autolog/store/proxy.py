@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -23,9 +24,10 @@ from autolog import guard, hooks, recorder, settings
 from autolog.recorder import Run
 from autolog.records import Status
 from autolog.settings import Target
-from autolog.store import checks, entities, hosts
+from autolog.store import checks, entities
 from autolog.store.asking import Asker, await_stored, is_offline
 from autolog.store.runs import Runs
+from autolog.store.workspaces import WorkspaceStore
 from autolog.workspace.address import is_workspace
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
@@ -54,6 +56,7 @@ def remove() -> None:
     global _is_on
     _is_on = False
     hooks.unwrap(utils._tracking_store_registry, "get_store")  # noqa: SLF001
+    _of_workspace.cache_clear()
     recorder.get().known.leave()  # their ends go to the server itself from here on
 
 
@@ -63,6 +66,7 @@ else:
     _Proxy = wrapt.ObjectProxy
 
 _proxies: weakref.WeakKeyDictionary[Any, StoreProxy] = weakref.WeakKeyDictionary()
+_of_workspace = cache(WorkspaceStore)
 
 
 def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,8 +74,10 @@ def _proxied(original: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_on:
             return original(store_uri, artifact_uri)
         uri = str(utils._resolve_tracking_uri(store_uri))  # noqa: SLF001
-        full = hosts.usable(uri)
-        store = original(store_uri if full == uri else full, artifact_uri)
+        if is_workspace(uri):
+            store = _of_workspace(uri, original)
+        else:
+            store = original(store_uri, artifact_uri)
         with guard.shield("mlflow.store"):
             proxy = _proxies.get(store)
             if proxy is None:

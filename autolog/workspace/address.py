@@ -83,3 +83,8 @@ def is_workspace(uri: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def lacks_host(uri: str) -> bool:
+    """Whether a tracking URI names a workspace and not its host, so that MLflow cannot use it."""
+    return is_workspace(uri) and not Workspace.parse(uri).host

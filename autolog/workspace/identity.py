@@ -10,6 +10,7 @@ from autolog import settings
 from autolog.workspace import notebook
 from autolog.workspace.address import Workspace, is_workspace
 
+_JOBS_AUTHENTICATION = "AzureMLTokenAuthentication"
 _AUDIENCE = "https://management.azure.com/.default"
 
 
@@ -46,11 +47,11 @@ def _named(workspace: object) -> Identity:
     of: Any = workspace
     try:
         if hasattr(workspace, "get_mlflow_tracking_uri"):
-            address = Workspace(of.subscription_id, of.resource_group, of.name)
+            address = _address(of.subscription_id, of.resource_group, of.name)
             auth = of._auth  # noqa: SLF001 - nothing public has it
             return Identity(address, lambda: _bearer(auth), of.get_mlflow_tracking_uri)
         if hasattr(workspace, "workspace_name"):
-            address = Workspace(of.subscription_id, of.resource_group_name, of.workspace_name)
+            address = _address(of.subscription_id, of.resource_group_name, of.workspace_name)
             credential = of._credential  # noqa: SLF001 - nothing public has it
             return Identity(
                 address,
@@ -65,16 +66,27 @@ def _named(workspace: object) -> Identity:
     )
 
 
+def _address(subscription: str | None, group: str | None, name: str | None) -> Workspace:
+    if not (subscription and group and name):
+        raise ValueError(
+            f"workspace= has subscription {subscription}, resource group {group} and name {name}: "
+            "an azure.ai.ml.MLClient names a workspace with workspace_name="
+        )
+    return Workspace(subscription, group, name)
+
+
 def credential_here(uri: str) -> Callable[[], str] | None:
     """What gives tokens for a tracking URI, where that lives in this process only.
 
     The credential of an object of Azure's packages that gave the URI out, else that of a notebook,
-    unless the environment has one for the workspace.
+    unless the environment has one for the workspace. What stands for a job's token is none of
+    them: who sends renews that wherever Azure's packages fail to.
     """
     if not is_workspace(uri):
         return None
     auth = _registered(uri)
-    if hasattr(auth, "get_authentication_header"):
+    is_of_job = type(auth).__name__ == _JOBS_AUTHENTICATION
+    if hasattr(auth, "get_authentication_header") and not is_of_job:
         return lambda: _bearer(auth)
     if settings.has_workspace_credential():
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from support import run_script
 
 if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
     from tests.azureml.standin import Entry, StandIn
 
 TRAIN = """
@@ -43,6 +45,8 @@ FORMS = {
     "tracking URI": "import autolog, os\nautolog.enable(workspace=os.environ['WORKSPACE'])",
     "page, before": f"{SDK}\nimport mlflow, autolog\n"
     "mlflow.set_tracking_uri(ws.get_mlflow_tracking_uri())\nautolog.enable()",
+    "page, after": f"import autolog\nautolog.enable()\n{SDK}\nimport mlflow\n"
+    "mlflow.set_tracking_uri(ws.get_mlflow_tracking_uri())",
 }
 
 
@@ -58,18 +62,23 @@ print(autolog.last_run().run_id)
 """
 
 
-def run(
+def ran(
     source: str,
     workspace: StandIn,
     folder: Path,
     entry: Entry = "service principal",
     timeout: float = 120,
     **env: str,
-) -> list[str]:
-    """The lines that a program prints; nothing went wrong within autolog."""
+) -> CompletedProcess[str]:
+    """What a program prints; nothing went wrong within autolog."""
     workspace.write_config(folder)
     environ = {**workspace.environ(entry), "WORKSPACE": workspace.uri, **env}
     done = run_script(source, cwd=folder, env=environ, timeout=timeout)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "internal error" not in done.stderr, done.stderr
-    return done.stdout.splitlines()
+    return done
+
+
+def run(source: str, workspace: StandIn, folder: Path, *args: Any, **env: Any) -> list[str]:
+    """The lines that a program prints as its output; as `ran`."""
+    return ran(source, workspace, folder, *args, **env).stdout.splitlines()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import autolog
 from support import run_script
 
-from tests.azureml.programs import FORMS, SLOWLY, TRAIN, run
+from tests.azureml.programs import FORMS, SLOWLY, TRAIN, ran, run
 
 if TYPE_CHECKING:
     from tests.azureml.standin import StandIn
@@ -26,7 +25,9 @@ def test_forms_of_enable(form: str, workspace: StandIn, tmp_path: Path) -> None:
     A workspace that takes no datasets is left without, and nobody hears of it.
     """
     workspace.faults.status(404, "log-inputs")
-    page, run_id = run(FORMS[form] + TRAIN, workspace, tmp_path)[-2:]
+    done = ran(FORMS[form] + TRAIN, workspace, tmp_path)
+    page, run_id = done.stdout.splitlines()[-2:]
+    assert f": {page}\n" in done.stderr
     assert page == f"https://ml.azure.com/runs/{run_id}?wsid={workspace.place.scope}"
     steps = [p.step for p in workspace.points(run_id) if p.key == "epoch_loss"]
     assert steps == [0, 1, 2]
@@ -67,6 +68,7 @@ for name in ("a", "b", "c"):
 # -- MLflow's own calls ----------------------------------------------------------------------------
 
 MLFLOWS_OWN = """
+import os
 import mlflow
 mlflow.set_experiment("own")
 with mlflow.start_run() as active:
@@ -79,20 +81,51 @@ assert receipt.complete, receipt
 from azureml.mlflow._store.tracking.store import AzureMLRestStore
 store = mlflow.MlflowClient()._tracking_client.store
 assert isinstance(store, AzureMLRestStore) and store.service_context is not None
+autolog.disable()
+assert not hasattr(store.get_host_creds, "__wrapped__")
+assert mlflow.get_run(active.info.run_id).data.metrics == {"loss": 1 / 300}
+assert os.environ["MLFLOW_TRACKING_URI"].rstrip("?") == os.environ["WORKSPACE"]
 print(autolog.last_run().run_id)
 """
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_mlflows_own_calls(form: str, workspace: StandIn, tmp_path: Path) -> None:
-    """They go by way of the journal, whichever way the workspace was named."""
-    run_id = run(FORMS[form] + MLFLOWS_OWN, workspace, tmp_path)[-1]
+    """They go by way of the journal, whichever way it was named, and afterwards by themselves."""
+    done = ran(FORMS[form] + MLFLOWS_OWN, workspace, tmp_path)
+    (run_id,) = done.stdout.splitlines()  # no link of MLflow's beside it
+    assert f"https://ml.azure.com/runs/{run_id}?wsid={workspace.place.scope}\n" in done.stderr
     assert [p.step for p in workspace.points(run_id)] == list(range(300))
     assert not workspace.doubles()
     assert workspace.count("log-metric") == 0
     assert workspace.count("log-batch", 200) < 12
     assert workspace.artifacts_of(run_id) == {"notes/a.txt": b"hello"}
     assert workspace.mlflow.client().get_run(run_id).info.status == "FINISHED"
+
+
+AWAY = """
+import os, time
+import autolog, mlflow
+for place in (autolog.workspace.from_config(), os.environ["WORKSPACE"]):
+    autolog.enable(workspace=place)
+    started = time.monotonic()
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0.5)
+        mlflow.log_text("hello", "a.txt")
+    print(time.monotonic() - started)
+print(autolog.status()["receipt"].pending)
+"""
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"], ids=["silent", "refused"])
+def test_a_workspace_that_is_away(proxy: str, workspace: StandIn, tmp_path: Path) -> None:
+    """Calls that write wait for it two seconds once and raise nothing, its host known or not."""
+    workspace.faults.stall("")
+    env = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy) if proxy else {}
+    env |= dict.fromkeys(("AUTOLOG_EXIT_TIMEOUT", "AUTOLOG_EXIT_TIMEOUT_EPHEMERAL"), "0.1")
+    *seconds, pending = run(AWAY, workspace, tmp_path, **env)
+    assert max(map(float, seconds)) < 4
+    assert pending == "4"
 
 
 # -- limits and faults -----------------------------------------------------------------------------
@@ -174,7 +207,52 @@ print(autolog.last_run().run_id)
     assert following.at - refused.at >= 4
 
 
+def test_what_is_left_is_sent_as_the_last_line_says(workspace: StandIn, tmp_path: Path) -> None:
+    """By a shell in another folder, which knows no more than whose credential counts."""
+    source = f"""{FORMS["config.json"]}
+autolog.enable(mode="offline")
+for step in range(3):
+    autolog.log_metric("loss", step, step=step)
+"""
+    root = ran(source, workspace, tmp_path).stderr.rpartition("autolog sync ")[2].strip()
+    (tmp_path / "elsewhere").mkdir()
+    person = workspace.environ("service principal")
+    autolog("sync", root, env=person, cwd=tmp_path / "elsewhere", code=0)
+    (points,) = workspace.ledger.points.values()
+    assert [p.step for p in points] == [0, 1, 2]
+
+
 # -- jobs ------------------------------------------------------------------------------------------
+
+
+LATE = """
+import subprocess, sys, time
+import autolog, mlflow
+autolog.enable()
+with mlflow.start_run() as run:
+    time.sleep(12)
+    mlflow.log_metric("loss", 0.5, step=0)
+    mlflow.log_text("late", "late.txt")
+    assert mlflow.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
+    with mlflow.start_run(nested=True):
+        mlflow.log_metric("inner", 1.0)
+    assert autolog.last_run().metrics().keys() == {"inner"}
+child = "import autolog; autolog.enable(); import mlflow; mlflow.log_text('child', 'child.txt')"
+subprocess.run([sys.executable, "-c", child], check=True)
+receipt = autolog.flush(30)
+assert receipt.complete, receipt
+"""
+
+
+def test_mlflows_own_calls_beyond_the_first_token(workspace: StandIn, tmp_path: Path) -> None:
+    """Reads, files, nested runs and processes of a job have its newest token, in any time zone."""
+    workspace.tokens.lifetime = 10
+    env = workspace.environ("job")
+    run(LATE, workspace, tmp_path, "bare", TZ="Asia/Tokyo", **env)
+    run_id = env["MLFLOW_RUN_ID"]
+    assert [p.value for p in workspace.points(run_id)] == [0.5]
+    assert workspace.artifacts_of(run_id) == {"late.txt": b"late", "child.txt": b"child"}
+    assert workspace.count("", 401) == 0
 
 
 def test_a_job_that_dies_without_the_service(
@@ -207,14 +285,10 @@ child.join()
     os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
     workspace.faults.reset()
     assert list(kept.iterdir())
-    sync = [sys.executable, "-m", "autolog", "sync", str(kept), "--to", workspace.uri]
     person = workspace.environ("service principal")
-    elsewhere = {**os.environ, **person, "AUTOLOG_DIR": str(tmp_path / "elsewhere")}
+    elsewhere = {**person, "AUTOLOG_DIR": str(tmp_path / "elsewhere")}
     for _ in range(2):
-        done = subprocess.run(
-            sync, env=elsewhere, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        autolog("sync", kept, "--to", workspace.uri, env=elsewhere, code=0)
     points = workspace.points(env["MLFLOW_RUN_ID"])
     assert sorted(p.step for p in points if p.key == "loss") == list(range(30))
     assert [p.value for p in points if p.key == "by child"] == [1.0]

@@ -90,3 +90,12 @@ def test_a_job_that_may_not(workspace: StandIn, tmp_path: Path) -> None:
     assert text == f"{'0' * 32} is not in the workspace"
     assert "unset MLFLOW_RUN_ID" in remedy
     assert workspace.count("/oauth2/") == 0
+
+
+def test_what_is_no_workspace(tmp_path: Path) -> None:
+    """A registry has the same scheme, and takes no runs."""
+    found = examined(tmp_path, MLFLOW_TRACKING_URI="azureml://registries/azureml")
+    text, remedy = found["workspace"]
+    assert text.startswith("the target names none")
+    assert "get_mlflow_tracking_uri()" in remedy
+    assert "target answers" not in found

@@ -60,3 +60,20 @@ def test_an_ml_client(form: str, workspace: StandIn, tmp_path: Path) -> None:
     assert workspace.count("log-batch", 401) == 0
     assert workspace.artifacts_of(run_id) == {"notes/a.txt": b"hello"}
     assert workspace.mlflow.client().get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_client_without_a_workspace(workspace: StandIn, tmp_path: Path) -> None:
+    """One of a resource group alone is an error at the user's line, which says what it lacks."""
+    source = """
+import autolog
+from azure.ai.ml import MLClient
+from azure.identity import EnvironmentCredential
+try:
+    autolog.enable(workspace=MLClient(EnvironmentCredential(), "subscription", "group"))
+except ValueError as error:
+    print(error)
+"""
+    done = run_script(source, cwd=tmp_path, env=workspace.environ("service principal"))
+    assert done.returncode == 0, done.stderr
+    assert "group group and name None" in done.stdout
+    assert "with workspace_name=" in done.stdout

@@ -1,0 +1,16 @@
+"""Answers `autolog.workspace.job`: the next token of a job."""
+
+from __future__ import annotations
+
+import sys
+
+from autolog import settings
+from autolog.exporters.azureml import AzureExporter
+from autolog.workspace.address import Workspace
+
+
+def main() -> None:
+    """Print it; exit with the reason where it cannot be had."""
+    environ = settings.environment()
+    exporter = AzureExporter(Workspace.parse(environ["MLFLOW_TRACKING_URI"]), environ)
+    sys.stdout.write(exporter.renewed())
