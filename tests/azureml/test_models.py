@@ -27,7 +27,7 @@ _TRAIN = f"""{_DATA}
     class Mine(LogisticRegression):
         pass
 
-    autolog.enable(workspace=os.environ["WORKSPACE"])
+    autolog.enable(workspace=os.environ["WORKSPACE"], experiment="models")
     with autolog.run("two"):
         make_pipeline(FunctionTransformer(lambda rows: rows * 2), Mine()).fit(X, y)
         autolog.register_model("first")
@@ -44,7 +44,7 @@ _LOAD = f"""{_DATA}
     mlflow.set_tracking_uri(os.environ["WORKSPACE"])
     client = mlflow.MlflowClient()
     found = {{}}
-    for run in client.search_runs([client.get_experiment_by_name("Default").experiment_id]):
+    for run in client.search_runs([client.get_experiment_by_name("models").experiment_id]):
         uri = f"runs:/{{run.info.run_id}}/model"
         model, served = mlflow.sklearn.load_model(uri), mlflow.pyfunc.load_model(uri)
         found[run.info.run_name.partition("-")[0]] = {{
