@@ -37,6 +37,7 @@ test-azureml:
 azure-long:
 	TOKEN_SECONDS=$(TOKEN_SECONDS) $(MAKE) $(AZUREML) PYTEST_ARGS="-n 4 --timeout 3600" \
 		TESTS="tests/azureml/test_tokens.py -k expire" test-in-venv
+	$(MAKE) $(AZUREML) TESTS="-m long tests/azureml" test-in-venv
 
 test-long:
 	$(MAKE) TESTS="-m long" test-in-venv
