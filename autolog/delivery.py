@@ -13,7 +13,7 @@ from functools import partial
 
 from autolog import held, params_file
 from autolog.batching import Batch, batches
-from autolog.exporters import Exporter, Rejected, Retryable, RunRefused
+from autolog.exporters import Exporter, Rejected, Retryable, RunRefused, TagsRefused
 from autolog.feed import Data, Entry, Feed
 from autolog.journal import layout
 from autolog.params_file import Whole
@@ -75,14 +75,36 @@ class Delivery:
             return [partial(self._expand, run)]
         short, whole = params_file.fit_tags(Tags(run, start.tags), self._exporter.limits)
         parent_id = run_ids.get(start.parent_key or "")
+        late: list[Step] = []
         try:
             opened = self._exporter.open_run(replace(start, tags=short.tags), parent_id)
+        except TagsRefused as bare:
+            opened = bare.run_id
+            tags = Batch(opened, tags=tuple(short.tags.items()))
+            late = [partial(self._set_first_tags, run, tags)]
         except (RunRefused, Rejected) as refusal:
             self._set_aside(run, refusal.reason)
             return []
         run_ids[start.key] = opened
         self._feed.store()
-        return [partial(self._expand, run), partial(self._queue_whole, run, whole)]
+        return [*late, partial(self._queue_whole, run, whole), partial(self._expand, run)]
+
+    def _set_first_tags(self, run: int, tags: Batch) -> list[Step]:
+        """Set tags that a run was to begin with, which count as no values of its own.
+
+        One that the server does not take stands in ``params.json`` instead.
+        """
+        if self._is_held(run):
+            return []
+        try:
+            self._exporter.export(tags)
+        except Rejected:
+            if len(tags) > 1:
+                return [partial(self._set_first_tags, run, half) for half in tags.halves()]
+            return [partial(self._queue_whole, run, Whole(tags=dict(tags.tags)))]
+        except RunRefused as refusal:
+            self._set_aside(run, refusal.reason)
+        return []
 
     def _expand(self, run: int) -> list[Step]:
         start = self._feed.start_of(run)

@@ -130,7 +130,9 @@ class Sender:
                     except OSError:  # it has ended
                         return
                     sent = text
-                pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, (expiry(text) - time.time()) / 10))
+                left = expiry(text) - time.time()
+                if left > 0:  # else a clock is wrong, and says nothing
+                    pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, left / 10))
             self._is_renewed.wait(pause)
 
 

@@ -18,7 +18,7 @@ from autolog.exporters.bearer import from_lines
 from autolog.settings import SettingError
 from autolog.workspace import Workspace, from_config
 from autolog.workspace.address import is_workspace
-from autolog.workspace.bearer import expiry
+from autolog.workspace.bearer import expiry, life
 
 WORKSPACE = Workspace("0a1b", "group", "name", "eastus.api.azureml.ms")
 URI = (
@@ -109,9 +109,9 @@ def test_workspace_beside_a_tracking_uri() -> None:
 # -- tokens ----------------------------------------------------------------------------------------
 
 
-def jwt(expires: float) -> str:
+def jwt(expires: float, **claims: float) -> str:
     """A token that says when it ends, and is signed by nobody."""
-    parts = ({"alg": "none"}, {"exp": expires})
+    parts = ({"alg": "none"}, {"exp": expires, **claims})
     texts = (base64.urlsafe_b64encode(json.dumps(part).encode()) for part in parts)
     return ".".join([*(text.decode().rstrip("=") for text in texts), ""])
 
@@ -210,6 +210,23 @@ def test_a_source_that_fails_is_left_alone_for_a_while() -> None:
     assert len(pauses) < 25
     given.fails, given.now = False, given.now + 60
     assert [fetch(), fetch()] == [jwt(given.now + 3600)] * 2
+
+
+def test_a_clock_that_is_ahead() -> None:
+    """A new token that seems to have ended is used for as long as it was made for."""
+    now, given = 10_000.0, 0
+
+    def source() -> str:
+        nonlocal given
+        given += 1
+        return jwt(now - 4200 + 3600, iat=now - 4200)
+
+    tokens = Tokens(source, jwt(now - 600, iat=now - 4200 + 1), clock=lambda: now)
+    assert tokens.current() == tokens.current() == source()
+    assert given == 2
+    now += 3500
+    assert life(tokens.current()) == 3600
+    assert given == 3
 
 
 def test_tokens_of_another_process() -> None:

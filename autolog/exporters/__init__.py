@@ -1,4 +1,4 @@
-"""Where batches go: the exporters, and the three ways a server says no."""
+"""Where batches go: the exporters, and the ways in which a server says no."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ class RunRefused(Exception):
         self.reason = reason
 
 
+class TagsRefused(Exception):
+    """A run was created, but with none of the tags that it was to begin with: one is refused."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} begins without tags")
+        self.run_id = run_id
+
+
 class Exporter(Protocol):
     """One tracking server. Every call may block, and raise `Retryable` or `RunRefused`."""
 
@@ -73,7 +81,7 @@ class Exporter(Protocol):
         """The server's id of a run, which is created unless it is there; safe to call again.
 
         An adopted run is used as it is. Otherwise the run is the one whose tag `autolog.run_key` is
-        the key, else a new one; an experiment that is absent is created.
+        the key, else a new one; an experiment that is absent is created. Raises `TagsRefused` too.
         """
 
     def export(self, batch: Batch) -> None:

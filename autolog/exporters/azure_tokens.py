@@ -11,7 +11,7 @@ from typing import Any
 from autolog.exporters import Retryable
 from autolog.exporters.bearer import Fetch
 from autolog.retry import Backoff
-from autolog.workspace.bearer import expiry
+from autolog.workspace.bearer import expiry, life
 
 _EARLIEST = 300.0
 """Seconds before its end that a token is replaced, or a third of its life where that is less."""
@@ -36,7 +36,7 @@ class Tokens:
         self._is_refused = False
         if first:
             with contextlib.suppress(ValueError):  # what is no token is as good as none
-                self._take(first)
+                self._text, self._obtained, self._expires = first, self._clock(), expiry(first)
 
     def current(self) -> str:
         """The token. Raises `Retryable` where there is none that can be used."""
@@ -64,8 +64,20 @@ class Tokens:
         self._is_refused = True
 
     def _take(self, text: str) -> None:
-        self._text, self._obtained, self._expires = text, self._clock(), expiry(text)
+        if text != self._text:
+            self._expires = self._end_of(text)
+        self._text, self._obtained = text, self._clock()
         self._is_refused = False
+
+    def _end_of(self, text: str) -> float:
+        """When a token ends that was just fetched, by this machine's clock.
+
+        Where it has ended by then the clock is ahead, or the source behind: the service knows.
+        """
+        now, end = self._clock(), expiry(text)
+        with contextlib.suppress(ValueError):  # not every token says when it was made
+            return end if now < end else now + life(text)
+        return end
 
     @property
     def _due(self) -> float:

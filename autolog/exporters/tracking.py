@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from autolog import guard
 from autolog.batching import MLFLOW, Batch
-from autolog.exporters import Rejected, RunRefused
+from autolog.exporters import Rejected, RunRefused, TagsRefused
 
 if TYPE_CHECKING:
     from autolog.records import RunStart
@@ -141,15 +140,9 @@ class TrackingExporter(ABC):
         identity = {RUN_KEY: start.key} | ({_PARENT: parent_id} if parent_id else {})
         try:
             return self.create_run(experiment_id, start, start.tags | identity)
-        except Rejected:
+        except Rejected as refusal:
             # One tag that the server does not take must not cost the run.
-            run_id = self.create_run(experiment_id, start, identity)
-        for tag in start.tags.items():
-            try:
-                self.log_batch(Batch(run_id, tags=(tag,)))
-            except Rejected as error:
-                guard.say(f"run {run_id} is without its tag {tag[0]!r}: {error.reason}")
-        return run_id
+            raise TagsRefused(self.create_run(experiment_id, start, identity)) from refusal
 
 
 def _usable(found: Found | None, what: str) -> str:

@@ -12,11 +12,16 @@ def expiry(token: str) -> float:
 
     Raises `ValueError` for what is no JSON Web Token with an ``exp`` (RFC 7519, 4.1.4).
     """
+    return _time(_claims(token), "exp")
+
+
+def life(token: str) -> float:
+    """How many seconds a token was made for.
+
+    Raises `ValueError` for what is no JSON Web Token with an ``exp`` and an ``iat``.
+    """
     claims = _claims(token)
-    try:
-        return float(claims["exp"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _none(error) from None
+    return _time(claims, "exp") - _time(claims, "iat")
 
 
 def holder(token: str) -> str:
@@ -34,6 +39,13 @@ def _claims(token: str) -> dict[str, Any]:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return dict(claims)
     except (IndexError, ValueError, TypeError) as error:
+        raise _none(error) from None
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    try:
+        return float(claims[name])
+    except (KeyError, TypeError, ValueError) as error:
         raise _none(error) from None
 
 

@@ -141,11 +141,21 @@ with autolog.run("limits"):
     autolog.log_params({{f"p{{i:03d}}": i for i in range(210)}})
     autolog.set_tags({{"long": "x" * 3000, "k" * 120: "long name"}})
     autolog.set_tags({{f"t{{i:02d}}": i for i in range(48)}})
+limits = autolog.last_run()
+autolog.enable(extra_tags={{**{{f"e{{i:02d}}": i for i in range(60)}}, "k" * 120: "long name"}})
+with autolog.run("begins"):
+    autolog.log_metric("loss", 1.0)
 receipt = autolog.flush(60)
 assert receipt.complete, receipt
+print(limits.run_id)
 print(autolog.last_run().run_id)
 """
-    run_id = run(source, workspace, tmp_path)[-1]
+    run_id, begins = run(source, workspace, tmp_path)[-2:]
+    extra = {**{f"e{i:02d}": str(i) for i in range(60)}, "k" * 120: "long name"}
+    kept = workspace.ledger.tags[begins].items() & extra.items()
+    assert len(workspace.ledger.tags[begins]) == 50
+    (beside,) = workspace.artifacts_of(begins).values()
+    assert dict(kept) | json.loads(beside)["tags"] == extra
     assert [p.step for p in workspace.points(run_id)] == list(range(2000))
     assert workspace.count("log-batch", 200) < 60
     found = workspace.mlflow.client().get_run(run_id).data

@@ -91,6 +91,16 @@ def test_a_job_token_that_is_refused(workspace: StandIn, tmp_path: Path) -> None
     assert workspace.count("/oauth2/") == 0
 
 
+def test_a_clock_that_is_ahead(workspace: StandIn, tmp_path: Path) -> None:
+    """By more than the life of a token: the service takes it, and nobody signs in all the time."""
+    workspace.tokens.skew = -4200
+    run_id = run(f"import os\n{FORMS['config.json']}\n{SLOWLY}", workspace, tmp_path, STEPS="20")[
+        -1
+    ]
+    assert [p.step for p in workspace.points(run_id)] == list(range(20))
+    assert workspace.count("/oauth2/", 200) == 1
+
+
 def test_a_second_credential(workspace: StandIn, tmp_path: Path) -> None:
     """A later `enable` with a good one mends what the first one, whose token has died, left."""
     dead = workspace.tokens.issue("https://management.azure.com")
