@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from autolog import guard, recorder
 from autolog.journal import progress
 from autolog.journal.writer import Journal
@@ -30,6 +32,10 @@ _READ_SECONDS = 120.0
 """The same, while it does."""
 
 
+class CannotAsk(MlflowException):
+    """The server is not known, or there is no credential for it: the question did not get there."""
+
+
 class Asker:
     """Asks one tracking store in the user's thread."""
 
@@ -41,7 +47,8 @@ class Asker:
     def ask(self, name: str, *arguments: Any) -> Any:
         """Call a method of the store.
 
-        Raises `TimeoutError` when that takes too long, or has lately, and what the method raises.
+        Raises `TimeoutError` when that takes too long, or has lately, or nobody can be asked, and
+        else what the method raises.
         """
 
         def call() -> Any:
@@ -53,9 +60,9 @@ class Asker:
             raise TimeoutError("no answer")
         try:
             return within(ANSWER_SECONDS, call)
-        except TimeoutError:
+        except (TimeoutError, CannotAsk) as error:
             self._silent_until = time.monotonic() + _BREAK_SECONDS
-            raise
+            raise TimeoutError(str(error)) from error
 
     def await_id(self, run: Run) -> None:
         """`await_id`, unless the store is known to be silent."""

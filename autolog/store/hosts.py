@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from mlflow.exceptions import MlflowException
-
 from autolog import recorder, settings
 from autolog.workspace.address import lacks_host
 from autolog.workspace.identity import credential_here
@@ -16,8 +14,8 @@ def usable(uri: str) -> str:
     """The same URI, with the host of the workspace's region where it has none.
 
     Asks the workspace once a process, as MLflow's client is about to do, and has mlflow use the
-    whole URI from then on, here without us and in child processes too. Raises `MlflowException`
-    where it does not answer.
+    whole URI from then on, here without us and in child processes too. Where it does not answer,
+    raises what its package or who was asked raises.
     """
     return _looked_up(uri) if lacks_host(uri) else uri
 
@@ -25,10 +23,7 @@ def usable(uri: str) -> str:
 @cache
 def _looked_up(uri: str) -> str:
     known = recorder.get().full_uris.get(uri)
-    try:
-        full = known() if known is not None else _asked(uri)
-    except Exception as error:
-        raise MlflowException(f"the workspace cannot be asked for its host: {error}") from error
+    full = known() if known is not None else _asked(uri)
     settings.use_instead(uri, full)
     return full
 

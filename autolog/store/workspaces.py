@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from autolog import hooks, settings
 from autolog.store import hosts
-from autolog.store.asking import ANSWER_SECONDS, within
+from autolog.store.asking import ANSWER_SECONDS, CannotAsk, within
 
 _CREDENTIAL = "get_host_creds"
 _made: list[Any] = []
@@ -28,8 +28,8 @@ class WorkspaceStore:
     """Stands for the plugin's store, which is made when something is first asked of it.
 
     To make one can take a question to the workspace, and a token, so that MLflow's own calls which
-    only write must do without. Whatever goes wrong with either is an `MlflowException`, as what
-    the server says is: each kind of credential has errors of its own.
+    only write must do without. Whatever goes wrong with either is a `CannotAsk`: each kind of
+    credential has errors of its own.
     """
 
     def __init__(self, uri: str, make: Callable[[str], Any]) -> None:
@@ -60,14 +60,15 @@ class WorkspaceStore:
     def _made(self) -> Any:
         with self._lock:
             if self._store is None:
-                self._store = _with_its_errors(self._make)(hosts.usable(self._uri))
+                make = _with_its_errors(lambda: self._make(hosts.usable(self._uri)))
+                self._store = make()
                 hooks.wrap(self._store, _CREDENTIAL, _with_its_errors)
                 _made.append(self._store)
         return self._store
 
 
 def _with_its_errors(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A call whose every error is one that MLflow's callers know."""
+    """A call whose every error is one that MLflow's callers, and ours, know."""
 
     def told(*arguments: Any) -> Any:
         try:
@@ -75,6 +76,6 @@ def _with_its_errors(call: Callable[..., Any]) -> Callable[..., Any]:
         except MlflowException:
             raise
         except Exception as error:
-            raise MlflowException(f"no credential for the workspace: {error}") from error
+            raise CannotAsk(f"the workspace cannot be asked: {error}") from error
 
     return told

@@ -109,6 +109,7 @@ import autolog, mlflow
 for place in (autolog.workspace.from_config(), os.environ["WORKSPACE"]):
     autolog.enable(workspace=place)
     started = time.monotonic()
+    mlflow.set_experiment("away")
     with mlflow.start_run():
         mlflow.log_metric("loss", 0.5)
         mlflow.log_text("hello", "a.txt")
@@ -117,12 +118,14 @@ print(autolog.status()["receipt"].pending)
 """
 
 
-@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"], ids=["silent", "refused"])
-def test_a_workspace_that_is_away(proxy: str, workspace: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("secret", ["", "guessed"], ids=["silent", "signed out"])
+def test_a_workspace_that_cannot_be_asked(secret: str, workspace: StandIn, tmp_path: Path) -> None:
     """Calls that write wait for it two seconds once and raise nothing, its host known or not."""
-    workspace.faults.stall("")
-    env = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy) if proxy else {}
-    env |= dict.fromkeys(("AUTOLOG_EXIT_TIMEOUT", "AUTOLOG_EXIT_TIMEOUT_EPHEMERAL"), "0.1")
+    env = dict.fromkeys(("AUTOLOG_EXIT_TIMEOUT", "AUTOLOG_EXIT_TIMEOUT_EPHEMERAL"), "0.1")
+    if secret:
+        env["AZURE_CLIENT_SECRET"] = secret
+    else:
+        workspace.faults.stall("")
     *seconds, pending = run(AWAY, workspace, tmp_path, **env)
     assert max(map(float, seconds)) < 4
     assert pending == "4"
