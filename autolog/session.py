@@ -411,11 +411,13 @@ class Session:
 
 
 _session: Session | None = None
+_making = threading.RLock()
 
 
 def get() -> Session:
-    """The session of this process."""
+    """The session of this process; threads whose first calls come at once get the same one."""
     global _session
     if _session is None:
-        _session = Session()
+        with _making:
+            _session = _session or Session()
     return _session
