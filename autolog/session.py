@@ -419,5 +419,6 @@ def get() -> Session:
     global _session
     if _session is None:
         with _making:
-            _session = _session or Session()
+            if _session is None:
+                _session = Session()
     return _session
