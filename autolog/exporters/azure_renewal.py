@@ -13,4 +13,5 @@ def main() -> None:
     """Print it; exit with the reason where it cannot be had."""
     environ = settings.environment()
     exporter = AzureExporter(Workspace.parse(environ["MLFLOW_TRACKING_URI"]), environ)
-    sys.stdout.write(exporter.renewed())
+    exporter.refuse_token()  # however long the present one lives
+    sys.stdout.write(exporter.token())

@@ -98,11 +98,6 @@ class AzureExporter(RestExporter):
         """See `Exporter.refuse_token`."""
         self._tokens.refuse()
 
-    def renewed(self) -> str:
-        """Another token than the present one, however long that lives. Raises `Retryable`."""
-        self.refuse_token()
-        return self.token()
-
     def _bearer(self) -> Credentials:
         return Credentials(token=self.token(), netrc=False)
 
