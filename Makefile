@@ -13,7 +13,7 @@ TOKEN_SECONDS ?= 120
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
-OLDEST_TESTS := $(foreach subject,announcer cli exporters keras lightning mlflow models orders runs sklearn torch,\
+OLDEST_TESTS := $(foreach subject,announcer cli datasets exporters keras lightning mlflow models orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
 .PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean

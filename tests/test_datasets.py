@@ -70,7 +70,14 @@ ARRAYS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ARRAYS)
+_OLDER = pytest.mark.recent
+"""Where older releases of pandas or MLflow say something else."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=_OLDER if "NaN" in kind else ()) for kind in ARRAYS],
+)
 def test_arrays(logged: Logged, kind: str) -> None:
     """Every field is that of MLflow's own description."""
     features, targets = ARRAYS[kind]
@@ -97,7 +104,10 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=_OLDER if kind == "kinds" else ()) for kind in FRAMES],
+)
 def test_frames(logged: Logged, kind: str) -> None:
     """The same of frames, whose targets MLflow leaves out."""
     theirs = mlflow.data.from_pandas(FRAMES[kind]).to_dict()
@@ -267,4 +277,4 @@ def test_a_server_that_takes_them(mlflow_server: MlflowServer) -> None:
     run = autolog.last_run()
     assert run is not None
     (found,) = mlflow_server.client().get_run(run.run_id).inputs.dataset_inputs
-    assert found.dataset.to_dictionary() == mlflow.data.from_numpy(X, targets=Y).to_dict()
+    assert dict(found.dataset) == mlflow.data.from_numpy(X, targets=Y).to_dict()
