@@ -210,7 +210,9 @@ class Delivery:
         if len(batch) > 1:
             return [partial(self._send, run, half) for half in batch.halves()]
         if not batch.metrics and limit is not None:
-            self._acknowledge(run, 1)
+            self._acknowledged[run] += 1
+            filed, key = self._feed.progress.filed, self._feed.start_of(run).key
+            filed[key] = filed.get(key, 0) + 1
             whole = Whole(params=dict(batch.params), tags=dict(batch.tags))
             return [partial(self._queue_whole, run, whole)]
         self._feed.progress.reject(reason, 1)

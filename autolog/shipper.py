@@ -303,11 +303,15 @@ class Shipper:
         """Strike a file off the list: the server has it, or never will."""
         run_key, file, _, kind = entry
         is_ours = file == params_file.spooled_name(run_key)
+        progress = source.feed.progress
+        progress.uploads.remove(entry)
+        values = 1
+        if is_ours:  # it has changed since where it is to be uploaded again
+            values = 0 if entry in progress.uploads else progress.filed.pop(run_key, 0)
         if refusal:
-            source.feed.progress.reject(refusal, 0 if is_ours else 1)
-        elif not is_ours:
-            source.feed.progress.acknowledged += 1
-        source.feed.progress.uploads.remove(entry)
+            progress.reject(refusal, values)
+        else:
+            progress.acknowledged += values
         source.feed.store()
         spooled = source.feed.spooled(file)
         if spooled is not None and not is_ours:

@@ -37,6 +37,8 @@ class Progress:
     """Run keys whose end the server knows."""
     uploads: list[list[str]] = field(default_factory=list)
     """Files still to be uploaded: run key, file in the ``files`` folder, path in the run, kind."""
+    filed: dict[str, int] = field(default_factory=dict)
+    """Values by run key that only ``params.json`` has, which is still to be uploaded."""
     target: str = ""
     """The server that all of this is about; empty for the one that ``meta.json`` names."""
     damage: list[str] = field(default_factory=list)
@@ -113,6 +115,7 @@ def _is_sound(progress: Progress) -> bool:
         and _is_dict(progress.run_ids, _is_text)
         and _is_list(progress.ended, _is_text)
         and _is_list(progress.uploads, _is_upload)
+        and _is_dict(progress.filed, _is_count)
         and _is_list(progress.damage, _is_text)
         and _is_dict(progress.held, lambda reasons: _is_dict(reasons, _is_count))
         and _is_dict(progress.held, lambda counts: _is_dict(counts, _is_count))

@@ -136,7 +136,9 @@ def test_a_workspace_that_cannot_be_asked(secret: str, workspace: StandIn, tmp_p
 
 def test_limits(workspace: StandIn, tmp_path: Path) -> None:
     """Many values, params and tags: nothing is refused for good, the rest is in params.json."""
+    workspace.faults.status(503, "artifacts/batch/metadata", times=3)
     source = f"""{FORMS["config.json"]}
+import time
 autolog.enable(extra_tags={{"team": "y" * 1500}})
 with autolog.run("limits"):
     for step in range(2000):
@@ -148,8 +150,17 @@ limits = autolog.last_run()
 autolog.enable(extra_tags={{**{{f"e{{i:02d}}": i for i in range(60)}}, "k" * 120: "long name"}})
 with autolog.run("begins"):
     autolog.log_metric("loss", 1.0)
-receipt = autolog.flush(60)
-assert receipt.complete, receipt
+from pathlib import Path
+from autolog.journal import progress
+(journal,) = autolog.status()["journals"]
+for _ in range(600):
+    receipt = autolog.flush(0)
+    if receipt.complete:
+        break
+    time.sleep(0.1)
+waiting = [key for key, *_ in progress.load(Path(journal)).uploads]
+assert receipt.complete and limits._run.key not in waiting, receipt
+autolog.flush(60)
 print(limits.run_id)
 print(autolog.last_run().run_id)
 """
