@@ -22,16 +22,16 @@ PATIENCE = 30.0
 class _Wait:
     """How long a journal has waited for the service."""
 
-    cursor: int = -1
+    goal: int = 0
+    """What had been logged at `since`; taken when the service has all that came before."""
     since: float = 0.0
-    """When the cursor moved, nothing was behind it, or a copy was made."""
     files: dict[str, float] = field(default_factory=dict)
     """When each file that waits was first seen; never, once a copy has it."""
 
-    def seconds(self, state: Progress, has_values: bool, now: float) -> float:
-        """How long the values have stood still, or a file has waited, whichever is longer."""
-        if state.cursor != self.cursor or not has_values:
-            self.cursor, self.since = state.cursor, now
+    def seconds(self, state: Progress, tail: int, now: float) -> float:
+        """How long values or a file have waited, whichever is longer."""
+        if state.cursor >= self.goal:
+            self.goal, self.since = tail, now
         self.files = {file: self.files.get(file, now) for _, file, *_ in state.uploads}
         return now - min([self.since, *self.files.values()])
 
@@ -53,7 +53,7 @@ class Mirror:
         """Copy a journal that has waited for too long."""
         state = progress.load(journal)
         wait = self._waits.setdefault(journal, _Wait())
-        if wait.seconds(state, _has_values(journal, state), now) >= PATIENCE:
+        if wait.seconds(state, _tail(journal), now) >= PATIENCE:
             wait.end(now)
             self._copy(journal)
 
@@ -114,11 +114,11 @@ class Mirror:
 
 def _is_waiting(journal: Path) -> bool:
     state = progress.load(journal)
-    return bool(state.uploads) or _has_values(journal, state)
+    return bool(state.uploads) or state.cursor < _tail(journal)
 
 
-def _has_values(journal: Path, state: Progress) -> bool:
-    return state.cursor < (Reader(journal).control().tail or 0)
+def _tail(journal: Path) -> int:
+    return Reader(journal).control().tail or 0
 
 
 def _copy_part(source: Path, target: Path) -> None:

@@ -48,6 +48,17 @@ def test_what_stands_still_is_copied(journal: Journal, tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in copy.iterdir()) < 1 << 14
 
 
+def test_values_of_a_service_that_lags_are_copied(journal: Journal, tmp_path: Path) -> None:
+    """Though it takes some each second: what was there 30 seconds ago is not all taken."""
+    mirror = Mirror(tmp_path / "copies")
+    assert journal.tail > PATIENCE
+    for second in range(round(PATIENCE) + 1):
+        assert not (tmp_path / "copies").exists()
+        Progress(cursor=second).store(journal.folder)
+        mirror.look(journal.folder, float(second))
+    assert (tmp_path / "copies" / journal.folder.name).is_dir()
+
+
 def test_a_file_that_waits_is_copied(journal: Journal, tmp_path: Path) -> None:
     """After 30 seconds though values move, once; one that is taken in time is not."""
     spool = journal.folder / layout.FILES / "000001"
