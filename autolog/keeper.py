@@ -122,7 +122,7 @@ class Sender:
             pause = _LONGEST_TOKEN_PAUSE
             self._is_renewed.clear()
             with guard.shield("tokens", firm=True):
-                text = token()
+                text = self._text_of(token, sent)
                 if text != sent:
                     try:
                         process.stdin.write(f"{text}\n".encode())
@@ -130,10 +130,23 @@ class Sender:
                     except OSError:  # it has ended
                         return
                     sent = text
-                left = expiry(text) - time.time()
+                left = expiry(text) - time.time() if text else 0.0
                 if left > 0:  # else a clock is wrong, and says nothing
                     pause = min(pause, max(_SHORTEST_TOKEN_PAUSE, left / 10))
             self._is_renewed.wait(pause)
+
+    def _text_of(self, token: Callable[[], str], sent: str) -> str:
+        """The token; where there is none, that is said, and the one that was sent goes on."""
+        try:
+            return token()
+        except Exception as error:  # noqa: BLE001 - a credential may raise anything
+            guard.say_once(
+                f"tokens:{self._uri}",
+                f"the credential given for {settings.without_userinfo(self._uri)} gives no token "
+                f"({type(error).__name__}: {error}). What is logged waits in the journal; "
+                "enable(workspace=...) with one that does, or autolog sync later",
+            )
+            return sent
 
 
 class Keeper:
