@@ -112,18 +112,17 @@ def test_user_code_passes_mypy_strict(tmp_path: Path) -> None:
 def test_import_and_enable_load_nothing_heavy_and_listen_on_nothing(tmp_path: Path) -> None:
     """A fresh process with autolog on has loaded no mlflow and no framework, and has no socket."""
     source = f"""
-        import json, os, sys
+        import contextlib, json, os, sys
         import autolog
         first = set(sys.modules)
         autolog.enable(mode="offline")
         autolog.log_metric("m", 1.0)
         loaded = [n for n in {_HEAVY!r} if n in sys.modules]
-        sockets = [
-            where
-            for fd in os.listdir("/proc/self/fd")
-            if os.path.islink(f"/proc/self/fd/{{fd}}")
-            and (where := os.readlink(f"/proc/self/fd/{{fd}}")).startswith("socket:")
-        ]
+        opened = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed by another thread meanwhile
+                opened.append(os.readlink(f"/proc/self/fd/{{fd}}"))
+        sockets = [where for where in opened if where.startswith("socket:")]
         late = [n for n in ("autolog.api", "autolog.session", "multiprocessing") if n in first]
         print(json.dumps([loaded, sockets, late]))
     """
