@@ -96,11 +96,12 @@ class FaultyProxy:
         """Let the server act, then give the first half of its body and drop the connection."""
         self._switch(_cut)
 
-    def slow(self, delay: float) -> None:
-        """Wait `delay` seconds, then forward."""
+    def slow(self, delay: float, path: str = "") -> None:
+        """Wait `delay` seconds, then forward; at once where the path does not contain `path`."""
 
         def wait(handler: _Handler, request: Request) -> None:
-            self._switched.wait(delay)
+            if path in request.path:
+                self._switched.wait(delay)
             _pass(handler, request)
 
         self._switch(wait)

@@ -7,11 +7,10 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from commands import autolog, log_offline
-from faults import _pass
 from journals import open_journal
 from support import eventually, run_script
 from trainings import fresh_name, group_of, run_named
@@ -160,13 +159,7 @@ def test_an_upload_is_shown_and_is_not_the_host_s(
 
     The process that logs has loaded nothing that could send it.
     """
-
-    def hold_files(handler: Any, request: Any) -> None:
-        if "mlflow-artifacts" in request.path:
-            handler.proxy._switched.wait(20)
-        _pass(handler, request)
-
-    faulty._switch(hold_files)
+    faulty.slow(20, "mlflow-artifacts")
     name = fresh_name()
     env = {"MLFLOW_TRACKING_URI": faulty.url}
     done = run_script(_LOGGING.format(name=name), cwd=tmp_path, env=env)

@@ -19,7 +19,7 @@ from autolog import held, params_file, records
 from autolog import settings as autolog_settings
 from autolog.artifacts import Lane
 from autolog.batching import Pace
-from autolog.exporters import exporter_for
+from autolog.exporters import Rejected, exporter_for
 from autolog.feed import Feed, read_meta
 from autolog.journal import files, layout, progress
 from autolog.journal.owner import Life, life
@@ -29,6 +29,7 @@ from autolog.journal.root import journals
 from autolog.params_file import Whole
 from autolog.records import Artifact, Metrics, Params, Record
 from autolog.shipper import Shipper
+from autolog.uploading.spooled import SpooledModel
 
 SECRET = b'{"token": "what nobody may see"}'
 
@@ -412,6 +413,22 @@ def test_nobody_s_lock_is_faked_by_a_pipe(folder: Path) -> None:
 
 
 # -- to the server ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
+def test_a_model_has_only_files_of_its_own(
+    plant: Callable[[Path, Path], None], outside: Path, tmp_path: Path
+) -> None:
+    """One with a second name of a file that is elsewhere is refused as a whole."""
+    described = {"key": KEY, "number": 1, "timestamp": 1, "step": 0}
+    file, folder = tmp_path / "model.json", tmp_path / "model"
+    file.write_text(json.dumps(described))
+    folder.mkdir()
+    (folder / "model.pkl").write_bytes(b"its own")
+    assert SpooledModel.read(file, "model").files() == [folder / "model.pkl"]
+    plant(outside, folder / "MLmodel")
+    with pytest.raises(Rejected, match="a file that is elsewhere: MLmodel"):
+        SpooledModel.read(file, "model")
 
 
 def test_a_hostile_journal_uploads_only_its_own_files(

@@ -273,13 +273,7 @@ def test_a_change_during_the_upload_is_not_lost(
     faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     """A param that changes while ``params.json`` is on its way is in the file in the end."""
-
-    def hold_files(handler: Any, request: Any) -> None:
-        if "mlflow-artifacts" in request.path:
-            handler.proxy._switched.wait(20)
-        _pass(handler, request)
-
-    faulty._switch(hold_files)
+    faulty.slow(20, "mlflow-artifacts")
     name = fresh_name()
     os.mkfifo(tmp_path / "go")
     source = f"""

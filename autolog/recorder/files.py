@@ -27,8 +27,8 @@ MODEL = "model"
 class Files:
     """Verbs of a run that write files; safe from any thread.
 
-    Nothing here raises, save for bad values under ``strict``, and for a disk without room where a
-    text or bytes are logged.
+    Nothing here raises, save for bad values under ``strict``, and `OSError` for a disk without room
+    where a text, bytes or a registration are logged.
     """
 
     def __init__(self, run: Run) -> None:
@@ -65,7 +65,6 @@ class Files:
         """Log a trained model as the settings say; one that cannot be serialised costs a line."""
         facts = {
             "key": uuid.uuid4().hex,
-            "name": name,
             "number": self._models[name] + 1,
             "step": max(0, self._run.next_epoch - 1),
             "timestamp": time.time_ns() // 1_000_000,
@@ -91,7 +90,7 @@ class Files:
         except values.BadValue as error:
             self._refuse("bad name", error)
             return
-        wanted = {"name": name, "number": self._models[name], "registered_name": registered_name}
+        wanted = {"number": self._models[name], "registered_name": registered_name}
         file = self._spool.write(json.dumps(wanted).encode(), "registration.json")
         self._append(file, name, Kind.REGISTRATION)
 

@@ -85,8 +85,8 @@ def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Outcome:
 def _send(repository: Repository, upload: Upload) -> None:
     file = Path(upload.file)
     if upload.kind == Kind.MODEL:
-        repository.log_model(upload.run_id, SpooledModel.read(file))
+        repository.log_model(upload.run_id, SpooledModel.read(file, upload.path))
     elif upload.kind == Kind.REGISTRATION:
-        repository.register_model(upload.run_id, Registration.read(file))
+        repository.register_model(upload.run_id, Registration.read(file, upload.path))
     else:
         repository.log_file(upload.run_id, file, upload.path)

@@ -42,7 +42,7 @@ class SpooledModel:
     description: dict[str, Any]
 
     @classmethod
-    def read(cls, file: Path) -> SpooledModel:
+    def read(cls, file: Path, name: str) -> SpooledModel:
         """The model of a description. Raises `Rejected` where that is none, or is not whole."""
         try:
             content = json.loads(files.read(file))
@@ -50,7 +50,7 @@ class SpooledModel:
             model = cls(
                 folder,
                 str(content["key"]),
-                str(content["name"]),
+                name,
                 int(content["number"]),
                 int(content["timestamp"]),
                 int(content["step"]),
@@ -138,20 +138,18 @@ class Registration(NamedTuple):
     registered_name: str
 
     @classmethod
-    def read(cls, file: Path) -> Registration:
+    def read(cls, file: Path, name: str) -> Registration:
         """What a spooled file asks for. Raises `Rejected` where it is none."""
         try:
             content = json.loads(files.read(file))
             number = int(content["number"])
-            return cls(str(content["name"]), number, str(content["registered_name"]))
+            return cls(name, number, str(content["registered_name"]))
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise Rejected(f"no registration in the journal: {error}") from error
 
 
 def _mlflow_version() -> str:
-    for distribution in ("mlflow", "mlflow-skinny"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return "2.18.0"
+    try:
+        return metadata.version("mlflow")
+    except metadata.PackageNotFoundError:
+        return metadata.version("mlflow-skinny")  # what a cluster of Databricks may have

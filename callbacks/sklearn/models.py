@@ -24,13 +24,14 @@ def log(training: Training, estimator: Any, data: Data) -> None:
     if training.run is None or neighbours.logs_models(training.run, estimator):
         return
     chosen = recorder.get().settings
-    training.log_model(_model(estimator, data, chosen), chosen)
+    inputs = schemas.of(data.X) if chosen.log_model_signatures else None
+    training.log_model(_model(estimator, data, chosen, inputs), chosen)
     best = getattr(estimators.last_step(estimator), "best_estimator_", None)
     if best is not None:
-        training.log_model(_model(best, data, chosen), chosen, "best_estimator")
+        training.log_model(_model(best, data, chosen, inputs), chosen, "best_estimator")
 
 
-def _model(estimator: Any, data: Data, chosen: Settings) -> Model:
+def _model(estimator: Any, data: Data, chosen: Settings, inputs: schemas.Schema | None) -> Model:
     def write(path: Path, budget: Budget) -> None:
         import cloudpickle
 
@@ -44,7 +45,7 @@ def _model(estimator: Any, data: Data, chosen: Settings) -> Model:
         _flavors(estimator),
         (*_PACKAGES, "pandas") if hasattr(data.X, "columns") else _PACKAGES,
         example.texts if example else {},
-        _signature(estimator, data) if chosen.log_model_signatures else None,
+        _signature(estimator, data, inputs),
         example.info if example else None,
     )
 
@@ -64,12 +65,14 @@ def _flavors(estimator: Any) -> dict[str, dict[str, object]]:
     return {"python_function": served, "sklearn": own}
 
 
-def _signature(estimator: Any, data: Data) -> dict[str, str | None] | None:
+def _signature(
+    estimator: Any, data: Data, inputs: schemas.Schema | None
+) -> dict[str, str | None] | None:
     """By the data it was fitted to; what it predicts is of the type of its targets."""
     dtype = getattr(getattr(estimator, "classes_", data.y), "dtype", None)
     shape = getattr(data.y, "shape", (None,))
     outputs = None if dtype is None else [schemas.tensor(_predicted(dtype), shape)]
-    return schemas.signature(schemas.of(data.X), outputs)
+    return schemas.signature(inputs, outputs)
 
 
 def _predicted(dtype: Any) -> str:
