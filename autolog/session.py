@@ -13,7 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autolog import check, context, guard, hooks, settings, values
+from autolog import (
+    check,
+    context,
+    credentials,
+    environment,
+    guard,
+    hooks,
+    settings,
+    targets,
+    values,
+)
 from autolog.announcer import Announcer
 from autolog.backlog import backlog
 from autolog.drain import drain
@@ -27,7 +37,8 @@ from autolog.receipt import Receipt, account, shipper_state
 from autolog.recorder import Recorder, Run, family
 from autolog.recorder.training import status_of
 from autolog.records import Status
-from autolog.settings import Origin, Target
+from autolog.settings import Origin
+from autolog.targets import Target
 from autolog.waiting import until
 from autolog.workspace import job
 from autolog.workspace.address import lacks_host
@@ -46,7 +57,7 @@ class Session:
         self._aimed: set[str] = set()
         self._tokens: dict[str, Callable[[], str]] = {}
         """What gives tokens for a tracking URI, where that lives in this process only."""
-        self.settings, self.origins = settings.resolve({}, settings.environment())
+        self.settings, self.origins = settings.resolve({}, environment.variables())
         self.recorder = Recorder(self.settings, self._journal_for)
         self.recorder.run_tags = context.tags
         self.recorder.exit_status = lambda: self._exit_watch.status
@@ -76,11 +87,11 @@ class Session:
         given = {name: value for name, value in arguments.items() if value is not None}
         inherited = family.handed_down("settings") if self.recorder.is_child else {}
         known = {**inherited, **self._given, **given}
-        self.settings, self.origins = settings.resolve(known, settings.environment())
+        self.settings, self.origins = settings.resolve(known, environment.variables())
         self._given = known
         self._apply()
         for name in _OF_SHIPPERS & given.keys():
-            settings.export(settings.variable(name), str(getattr(self.settings, name)))
+            environment.export(settings.variable(name), str(getattr(self.settings, name)))
         family.hand_down("settings", {name: getattr(self.settings, name) for name in known})
 
     def _apply(self) -> None:
@@ -106,16 +117,16 @@ class Session:
             tracking_uri = self._uri_of(workspace)
         if tracking_uri:
             try:
-                uri = settings.absolute(os.fspath(tracking_uri))
+                uri = targets.absolute(os.fspath(tracking_uri))
             except (TypeError, ValueError) as error:
                 message = f"tracking_uri={tracking_uri!r}: {error}; use a URI or a folder"
                 raise settings.SettingError(message) from None
-            settings.choose_tracking_uri(uri)
+            targets.choose_tracking_uri(uri)
             self._aimed.add(uri)
         if experiment:
             if not isinstance(experiment, str):
                 raise settings.SettingError(f"experiment={experiment!r}: use the name, a text")
-            settings.choose_experiment(experiment)
+            targets.choose_experiment(experiment)
             self._aimed.add(experiment)
 
     def _uri_of(self, workspace: object) -> str:
@@ -131,7 +142,7 @@ class Session:
 
     def _use_token(self, uri: str, token: Callable[[], str] | None) -> None:
         if token is not None:
-            settings.keep_tokens_here()
+            credentials.keep_tokens_here()
             self._tokens[uri] = token
 
     def _token_for(self, uri: str) -> Callable[[], str] | None:
@@ -161,12 +172,12 @@ class Session:
         if self.settings.disabled or family.is_importing_main():
             return
         if self.settings.strict and self.settings.mode != "offline":
-            self._check(settings.target())
+            self._check(targets.current())
         self.recorder.is_enabled_here = True
-        settings.restore_job_run()
+        targets.restore_job_run()
         self.switchboard.enable()
         with guard.shield("enable"):
-            where = settings.target()
+            where = targets.current()
             group = self._group(where)
             if group is not None:
                 self.keeper.watch(group, where.uri, token=self._newest_token(where.uri))
@@ -186,13 +197,13 @@ class Session:
 
     def _problem_of(self, where: Target) -> str:
         token = self._token_for(where.uri)
-        environ = settings.shipper_environment(where.uri, sends_tokens=token is not None)
+        environ = credentials.shipper_environment(where.uri, sends_tokens=token is not None)
         return check.problem_of(environ, token() if token else "")
 
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
         self.switchboard.disable()
-        if lacks_host(str(settings.tracking_uri().value)):
+        if lacks_host(str(targets.tracking_uri().value)):
             guard.say_once(
                 "no host",
                 "MLflow by itself cannot use a workspace whose host nobody has asked for here: "
@@ -241,7 +252,7 @@ class Session:
                 self._root = journal_root(self.settings.dir)
                 self._announcer.root_chosen(self._root, self.settings.dir)
             self._token_for(where.uri)
-            name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
+            name = group_name(where.public_uri, credentials.parts(where.uri), self._root)
             group = self._root / name
             group.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -360,9 +371,9 @@ class Session:
             name: Origin(getattr(self.settings, name), origin)
             for name, origin in self.origins.items()
         }
-        named, experiment = settings.tracking_uri(), settings.active_experiment()
-        uri = Origin(settings.absolute(str(named.value)), named.origin)
-        where = Origin(settings.target().public_uri, self._origin(uri))
+        named, experiment = targets.tracking_uri(), targets.active_experiment()
+        uri = Origin(targets.absolute(str(named.value)), named.origin)
+        where = Origin(targets.current().public_uri, self._origin(uri))
         return {
             "tracking_uri": where,
             "experiment": Origin(experiment.value, self._origin(experiment)),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autolog import params_file, settings
+from autolog import credentials, environment, params_file, settings, targets
 from autolog.artifacts import Lane, Outcome, Upload
 from autolog.batching import Pace
 from autolog.delivery import Delivery, values_in
@@ -332,7 +332,7 @@ def _ready(uploads: list[list[str]]) -> Iterator[list[str]]:
 def main() -> None:
     """Entry point of a shipper process: the group's folder is the only argument."""
     _give_way()
-    environ = settings.environment()
+    environ = environment.variables()
     ship(Path(sys.argv[1]), environ["MLFLOW_TRACKING_URI"], sent_here())
 
 
@@ -354,7 +354,7 @@ def ship(group: Path, uri: str, token: Fetch | None = None) -> None:
     if not lock.acquire():
         return
     try:
-        chosen, _ = settings.resolve({}, settings.environment())
+        chosen, _ = settings.resolve({}, environment.variables())
         live = _Live(group, uri, token, chosen.linger, chosen.batch_seconds)
         live.run()
     finally:
@@ -370,12 +370,12 @@ class _Live:
         self, group: Path, uri: str, token: Fetch | None, linger: float, batch_seconds: float
     ) -> None:
         self._group, self._linger = group, linger
-        environ = settings.shipper_environment(uri)
+        environ = credentials.shipper_environment(uri)
         exporter = exporter_for(uri, environ, token=token)
         self._lane = Lane(environ, group / SHIPPER_LOG, exporter.token)
         pace = Pace(seconds=batch_seconds)
         self._shipper = Shipper(exporter, self._lane, pace, clock=time.monotonic)
-        self._target = settings.without_userinfo(uri)
+        self._target = targets.without_userinfo(uri)
         self._said: ShipperState | None = None
         self._ignored: set[Path] = set()
 

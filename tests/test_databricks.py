@@ -11,7 +11,7 @@ import pytest
 from databricks_host import Databricks
 from support import MlflowServer, run_script
 
-from autolog import settings
+from autolog import credentials
 from autolog.batching import Batch, Metric
 from autolog.databricks_init import init_script
 from autolog.exporters import Retryable, RunRefused, exporter_for
@@ -134,7 +134,7 @@ def test_what_databricks_refuses(databricks: Databricks, monkeypatch: pytest.Mon
     """A run needs an experiment, which is said; a token that is none and 429 are tried again."""
     for name, value in databricks.environ.items():
         monkeypatch.setenv(name, value)
-    for name, value in settings.shipper_environment("databricks").items():
+    for name, value in credentials.shipper_environment("databricks").items():
         monkeypatch.setenv(name, value)
     exporter = exporter_for("databricks", {})
     with pytest.raises(RunRefused, match=r"mlflow\.set_experiment"):

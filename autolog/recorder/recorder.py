@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum
 
-from autolog import guard, settings, values
+from autolog import environment, guard, targets, values
 from autolog.journal.writer import Journal
 from autolog.recorder import family
 from autolog.recorder.family import Inherited
@@ -21,7 +21,8 @@ from autolog.recorder.place import Place, SharedRun, place_for
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
-from autolog.settings import Settings, Target
+from autolog.settings import Settings
+from autolog.targets import Target
 
 OpenJournal = Callable[[Target], "Journal | None"]
 
@@ -107,7 +108,7 @@ class Recorder:
         if self.is_mute:
             return None
         experiment = values.plain_text(experiment) if experiment else None
-        where = target or (parent.target if parent else settings.target(experiment))
+        where = target or (parent.target if parent else targets.current(experiment))
         tags = {
             **(self.run_tags() if run_id is None else {}),
             **(self.settings.extra_tags or {}),
@@ -218,7 +219,7 @@ class Recorder:
 
     def open_run(self) -> Run | None:
         """The run that is current without opening one."""
-        run = self.context_run() or self.adopt(settings.mlflow_active_run_id())
+        run = self.context_run() or self.adopt(targets.mlflow_active_run_id())
         if run is not None:
             return run
         if self._fallback is not None and self._fallback.status is None:
@@ -250,13 +251,13 @@ class Recorder:
         """The run that this process is a part of: its context's, its platform's, its parent's."""
         return (
             self.context_run()
-            or self.adopt(settings.mlflow_active_run_id() or settings.adopted_run_id())
+            or self.adopt(targets.mlflow_active_run_id() or targets.adopted_run_id())
             or self._joined()
         )
 
     def name_for(self, kind: str) -> str:
         """A run name: the environment's, else ``<kind>-<short id>``."""
-        return settings.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
+        return targets.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
 
     def adopt(self, run_id: str | None, tracking_uri: str | None = None) -> Run | None:
         """The run of an id that others have open: the platform, the user through MLflow, a logger.
@@ -265,7 +266,7 @@ class Recorder:
         """
         if run_id is None:
             return None
-        target = Target(settings.absolute(tracking_uri)) if tracking_uri else None
+        target = Target(targets.absolute(tracking_uri)) if tracking_uri else None
         with self._lock:
             return self.known.find(run_id) or self.start_run(run_id, run_id=run_id, target=target)
 
@@ -290,12 +291,12 @@ class Recorder:
 
         Also while a child process runs the main script again, which is no second training.
         """
-        return self.settings.disabled or settings.rank() > 0 or family.is_importing_main()
+        return self.settings.disabled or environment.rank() > 0 or family.is_importing_main()
 
     @property
     def are_hooks_mute(self) -> bool:
         """True where only explicit calls log: in a child that has no rank and is not enabled."""
-        is_helper = self.is_child and not (settings.has_rank() or self.is_enabled_here)
+        is_helper = self.is_child and not (environment.has_rank() or self.is_enabled_here)
         return is_helper or self.is_mute
 
     @property

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from autolog import guard, records, settings, values
+from autolog import guard, records, targets, values
 from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
 from autolog.recorder.files import Files
@@ -63,7 +63,7 @@ class Run:
     Nothing here raises, save for bad values under ``strict``.
     """
 
-    def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
+    def __init__(self, journal: Journal, target: targets.Target, start: RunStart) -> None:
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None

@@ -20,14 +20,14 @@ from mlflow.utils.async_logging import async_logging_queue
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from autolog import guard, hooks, recorder, settings
+from autolog import environment, guard, hooks, recorder, targets
 from autolog.recorder import Run
 from autolog.records import Status
-from autolog.settings import Target
 from autolog.store import checks, entities
 from autolog.store.asking import Asker, await_stored, is_offline
 from autolog.store.runs import Runs
 from autolog.store.workspaces import WorkspaceStore
+from autolog.targets import Target
 from autolog.workspace.address import is_workspace
 
 _HOT = frozenset(["log_metric", "log_metrics", "monitor"])
@@ -98,7 +98,7 @@ class StoreProxy(_Proxy):
     def __init__(self, store: Any, uri: str) -> None:
         super().__init__(store)
         self._self_uri = uri
-        self._self_target = Target(settings.absolute(uri))
+        self._self_target = Target(targets.absolute(uri))
         self._self_asker = Asker(store, is_local=self._self_target.is_local)
         self._self_runs = Runs(self._self_target, self._self_asker)
 
@@ -223,7 +223,7 @@ class StoreProxy(_Proxy):
 
     def get_experiment(self, experiment_id: str) -> Any:
         """As the store; where that does not answer, what is known of the experiment here."""
-        if settings.name_and_id(experiment_id)[0] is None:
+        if targets.name_and_id(experiment_id)[0] is None:
             with contextlib.suppress(TimeoutError):
                 return self._self_asker.ask("get_experiment", experiment_id)
         return entities.experiment(experiment_id)
@@ -232,7 +232,7 @@ class StoreProxy(_Proxy):
         """As the store; where that does not answer, an experiment with a promised id."""
         with contextlib.suppress(TimeoutError):
             return self._self_asker.ask("get_experiment_by_name", name)
-        return entities.experiment(settings.promised_id(name))
+        return entities.experiment(targets.promised_id(name))
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> Any:
         is_end = run_status is not None and RunStatus.is_terminated(run_status)
@@ -263,7 +263,7 @@ class StoreProxy(_Proxy):
         if name:
             run.write_tags({MLFLOW_RUN_NAME: name})
         if status is not None and RunStatus.is_terminated(status):
-            is_jobs_own = run.start.run_id is not None and run.run_id == settings.run_id_of_job()
+            is_jobs_own = run.start.run_id is not None and run.run_id == environment.run_id_of_job()
             recorder.get().close(run, Status.LEFT if is_jobs_own else str(text), end_time)
             run.journal.request_flush()
         return entities.change(run, text, end_time, name)
@@ -313,7 +313,7 @@ class StoreProxy(_Proxy):
 
     def _experiment(self, experiment_id: Any) -> Any:
         """The store's id of an experiment, also where an id was promised before it answered."""
-        name, _ = settings.name_and_id(str(experiment_id))
+        name, _ = targets.name_and_id(str(experiment_id))
         known = None if name is None else self.__wrapped__.get_experiment_by_name(name)
         return experiment_id if known is None else known.experiment_id
 

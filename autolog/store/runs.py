@@ -10,13 +10,13 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from autolog import guard, recorder, settings
+from autolog import guard, recorder, targets
 from autolog.journal import progress
 from autolog.recorder import Role, Run
 from autolog.records import RunStart
-from autolog.settings import Target
 from autolog.store import entities
 from autolog.store.asking import ANSWER_SECONDS, Asker, await_stored, is_offline
+from autolog.targets import Target
 
 
 class Runs:
@@ -48,7 +48,7 @@ class Runs:
     ) -> Run | None:
         """Begin a run in the journal; the shipper creates it, unless the store has done so."""
         given = {tag.key: str(tag.value) for tag in tags}
-        experiment, number = settings.name_and_id(str(experiment_id))
+        experiment, number = targets.name_and_id(str(experiment_id))
         start = RunStart(
             run=0,
             key=uuid.uuid4().hex,
