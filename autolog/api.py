@@ -122,7 +122,7 @@ def enable(
         "dir": dir,
     }
     current.configure(given)
-    current.aim(tracking_uri, workspace, experiment)
+    current.aim.take(tracking_uri, workspace, experiment)
     current.enable()
 
 
