@@ -241,7 +241,7 @@ class Session:
             if tags is not None:
                 with guard.shield("run"):
                     run.set_tags(tags)
-            with recorder.entered(run):
+            with recorder.nesting.entered(run):
                 yield RunHandle(run)
             status = Status.FINISHED
         except BaseException as error:
