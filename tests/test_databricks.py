@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,18 +86,7 @@ def assert_all_is_there(server: MlflowServer, experiment: str) -> dict[str, str]
 
 def start_of_a_run(experiment: str | None = None) -> RunStart:
     """A new run."""
-    return RunStart(
-        run=0,
-        key=uuid.uuid4().hex,
-        name="run",
-        experiment=experiment,
-        experiment_id=None,
-        tags={},
-        parent_key=None,
-        run_id=None,
-        owned=True,
-        timestamp=1,
-    )
+    return RunStart.new("run", 1, experiment=experiment)
 
 
 @pytest.fixture

@@ -106,17 +106,16 @@ class Recorder:
             **(self.settings.extra_tags or {}),
             **(tags or {}),
         }
-        start = RunStart(
-            run=0,
-            key=former.key if former else uuid.uuid4().hex,
-            name=values.plain_text(name)[: values.NAME_LENGTH],
+        start = RunStart.new(
+            values.plain_text(name)[: values.NAME_LENGTH],
+            time.time_ns() // 1_000_000,
+            key=former.key if former else None,
             experiment=experiment or where.experiment,
             experiment_id=where.experiment_id,
             tags=tags,
             parent_key=parent.key if parent else None,
             run_id=run_id,
             owned=run_id is None,
-            timestamp=time.time_ns() // 1_000_000,
         )
         role = Role.OURS if run_id is None else Role.OTHERS
         run = self.open(where, start, Role.DETACHED if detached else role)
