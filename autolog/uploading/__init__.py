@@ -76,10 +76,14 @@ def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Outcome:
     except Rejected as refusal:
         return Outcome(refusal.reason)
     except Retryable as problem:
-        return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
+        return _later(problem)
     except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
-        return Outcome(f"{type(error).__name__}: {error}", is_final=False)
+        return _later(Retryable(f"{type(error).__name__}: {error}"))
     return Outcome()
+
+
+def _later(problem: Retryable) -> Outcome:
+    return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
 
 
 def _send(repository: Repository, upload: Upload) -> None:
