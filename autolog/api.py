@@ -122,7 +122,7 @@ def enable(
         "dir": dir,
     }
     current.configure(given)
-    current.aim(tracking_uri, workspace, experiment)
+    current.aim.take(tracking_uri, workspace, experiment)
     current.enable()
 
 
@@ -136,7 +136,7 @@ def disable() -> None:
 
 def pause() -> contextlib.AbstractContextManager[None]:
     """Context manager: what trains inside is not logged; explicit calls are."""
-    return session.get().recorder.pause()
+    return session.get().recorder.nesting.pause()
 
 
 def epochs(count: int) -> Iterator[int]:
@@ -238,7 +238,7 @@ def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
     """
     recorder = session.get().recorder
     try:
-        run = recorder.context_run()
+        run = recorder.nesting.innermost()
         if run is not None:
             run.log_metrics(metrics, step)
         else:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
@@ -70,6 +71,34 @@ class RunStart:
     """False: the run belongs to the user or the platform and is never ended by us."""
     timestamp: int
     """Milliseconds since the epoch, as in every record."""
+
+    @classmethod
+    def new(
+        cls,
+        name: str,
+        timestamp: int,
+        *,
+        key: str | None = None,
+        experiment: str | None = None,
+        experiment_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent_key: str | None = None,
+        run_id: str | None = None,
+        owned: bool = True,
+    ) -> RunStart:
+        """The start of a run that no journal has given a number yet; without a key of a new one."""
+        return cls(
+            run=0,
+            key=key or uuid.uuid4().hex,
+            name=name,
+            experiment=experiment,
+            experiment_id=experiment_id,
+            tags=dict(tags or {}),
+            parent_key=parent_key,
+            run_id=run_id,
+            owned=owned,
+            timestamp=timestamp,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def _end_session() -> None:
         return
     session.configure({"strict": False})  # what is pending now is no failure
     session.shutdown(0)
-    session.keeper.stop()
+    session.journals.keeper.stop()
     session._after_fork()  # lets go of all files, which it would keep as long as the process
     atexit.unregister(session._at_exit)
     module._session = None

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from answering import Answer, AnsweringServer
 from commands import autolog, log_offline
 from journals import open_journal
+from mlflow import MlflowClient
 from support import eventually, run_script
 from trainings import fresh_name, group_of, run_named
 
 from autolog.backlog import backlog
 from autolog.journal import layout
-from autolog.receipt import Sending
+from autolog.receipt import Sending, shipper_state
 from autolog.recorder.spool import Spool
 
 if TYPE_CHECKING:
@@ -190,3 +192,27 @@ def test_what_nobody_sends_is_shown_too(experiment: Experiment, tmp_path: Path) 
     (tmp_path / "large.bin").write_bytes(bytes(2_500_000))
     log_offline(experiment, tmp_path, extra='autolog.log_artifact("large.bin")')
     assert "1 (2.5 MB)" in autolog("status", "--check", code=1).stdout
+
+
+def test_nobody_is_told_the_permission_in_an_address(
+    new_store: Callable[[], str], tmp_path: Path, autolog_home: Path
+) -> None:
+    """MLflow's repositories quote the address of a storage that refuses a file, and we them."""
+    uri = new_store()
+    with AnsweringServer(Answer(403)) as storage:
+        MlflowClient(uri).create_experiment("signed", f"{storage.url}/files?sig=very-secret")
+        done = run_script(
+            """
+            import autolog
+            autolog.enable(experiment="signed")
+            with autolog.run():
+                autolog.log_artifact(__file__)
+            """,
+            cwd=tmp_path,
+            env={"MLFLOW_TRACKING_URI": uri},
+        )
+        assert done.returncode == 0, done.stderr
+        problem = eventually(lambda: shipper_state(group_of(autolog_home)).problem, 100)
+    assert "403" in problem
+    assert f"{storage.url}/files?********" in problem
+    assert "very-secret" in storage.seen[0].path

@@ -15,8 +15,7 @@ import pytest
 from journals import KEY, bodies, encoded, lay_out, losses, run_start, write_meta
 from support import MlflowServer, eventually
 
-from autolog import held, params_file, records
-from autolog import settings as autolog_settings
+from autolog import credentials, held, params_file, records
 from autolog.artifacts import Lane
 from autolog.batching import Pace
 from autolog.exporters import Rejected, exporter_for
@@ -452,7 +451,7 @@ def test_a_hostile_journal_uploads_only_its_own_files(
     (spool / "link.txt").symlink_to(outside)
     os.mkfifo(spool / "pipe.txt")
 
-    environ = autolog_settings.shipper_environment(mlflow_server.url)
+    environ = credentials.shipper_environment(mlflow_server.url)
     exporter = exporter_for(mlflow_server.url, environ)
     lane = Lane(environ, tmp_path / "log", exporter.token)
     shipper = Shipper(exporter, lane, Pace(), clock=time.monotonic)

@@ -88,7 +88,7 @@ def test_ending_twice_is_once(here: Recorder) -> None:
     training.end("FAILED")
     training.end("FINISHED")
     assert run_of(training).status == "FAILED"
-    assert not here.in_training
+    assert not here.nesting.in_training
 
 
 def test_trainings_inside_a_training_are_silent(here: Recorder) -> None:
@@ -100,7 +100,7 @@ def test_trainings_inside_a_training_are_silent(here: Recorder) -> None:
             inner.log_params({"a": 1})
             inner.set_tags({"a": "b"})
             inner.log_text("text", "file.txt")
-        assert here.in_training
+        assert here.nesting.in_training
         assert run_of(outer).journal.logged == 0
     with begin(Model()) as after:
         assert not after.silent
@@ -128,8 +128,8 @@ def test_a_training_may_end_in_another_thread(here: Recorder) -> None:
     thread = threading.Thread(target=training.end)
     thread.start()
     thread.join()
-    assert not here.in_training
-    assert here.context_run() is None
+    assert not here.nesting.in_training
+    assert here.nesting.innermost() is None
     assert not begin(Model()).silent
 
 
@@ -154,7 +154,7 @@ def test_a_second_training_in_a_users_run_is_a_child_run(here: Recorder) -> None
     first, second = Model(), Model()
     with autolog.run("mine"):
         begin(first).end()
-        mine = here.context_run()
+        mine = here.nesting.innermost()
         assert mine is not None
         for _ in range(2):
             with begin(second) as training:
@@ -206,7 +206,7 @@ def test_pause_and_disable_switch_silence_trainings(
     """Paused, of a later rank, or switched off by variable: a silent training."""
     with autolog.pause(), begin(Model()) as training:
         assert training.silent
-        assert here.in_training
+        assert here.nesting.in_training
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with begin(Model()) as training:
@@ -318,7 +318,7 @@ def test_many_tuples_of_names_cost_bounded_memory(experiment: Experiment) -> Non
         for number in range(1500):
             autolog.log_metrics({f"m{number}": number}, step=0)
             autolog.log_metrics({f"m{number}": number + 0.5}, step=1)
-        run = recorder.get().context_run()
+        run = recorder.get().nesting.innermost()
         assert run is not None
         assert len(run._keys._known) <= 1024
     stored = experiment.only_run()

@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from autolog.exporters import Rejected, Retryable, wire
 from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
-from autolog.settings import without_userinfo
+from autolog.targets import without_userinfo
 
 if TYPE_CHECKING:
     from autolog.batching import Batch

@@ -6,7 +6,7 @@ import importlib
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autolog import guard, recorder, settings
+from autolog import environment, guard, recorder
 from autolog.callbacks import datasets, ranks, schemas
 from autolog.callbacks.lightning import facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
@@ -85,7 +85,7 @@ class _Observer:
             self._fit = None
             training = self._logger.open_fit(trainer)
             # The other ranks are silent, and give their sums to the first.
-            if not training.silent or settings.rank() > 0:
+            if not training.silent or environment.rank() > 0:
                 self._fit = _Fit(self._logger, training, pl_module)
                 self._fit.describe(pl_module)
             # Of automatic optimisation the losses come with the batches; see `_UNUSED`.

@@ -157,7 +157,7 @@ def _destroy_process_group(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_off() -> bool:
     """True where a hook has nothing to do: removed, or inside another framework's training."""
-    return _recorder is None or _recorder.in_training
+    return _recorder is None or _recorder.nesting.in_training
 
 
 # -- loaders ---------------------------------------------------------------------------------------
