@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from commands import autolog as command
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightnings import Regression, loader, trainer
+from logged import only
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
@@ -18,7 +21,7 @@ from support import run_script
 import autolog
 
 if TYPE_CHECKING:
-    from logged import LoggedRun
+    from logged import Logged, LoggedRun
     from support import MlflowServer
 
 _DATA = """
@@ -243,7 +246,7 @@ class TestBounds:
     """A model that may not, or cannot, be logged costs a line."""
 
     @pytest.fixture
-    def models(self, logged: Callable[[], list[LoggedRun]]) -> Callable[[], list[str]]:
+    def models(self, logged: Logged) -> Callable[[], list[str]]:
         """The artifacts of all runs, where models are logged."""
         autolog.enable(log_models=True)
         return lambda: [path for run in logged() for path, _ in run.uploads]
@@ -258,7 +261,7 @@ class TestBounds:
     def test_over_budget(
         self,
         models: Callable[[], list[str]],
-        logged: Callable[[], list[LoggedRun]],
+        logged: Logged,
         *,
         autolog_home: Path,
         capsys: pytest.CaptureFixture[str],
@@ -279,7 +282,7 @@ class TestBounds:
     def test_what_cannot_be_pickled(
         self,
         models: Callable[[], list[str]],
-        logged: Callable[[], list[LoggedRun]],
+        logged: Logged,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """The training is logged otherwise."""
@@ -334,6 +337,26 @@ class TestBounds:
         """The search, and its best estimator."""
         GridSearchCV(Ridge(), {"alpha": [1.0, 2.0]}, cv=2).fit(np.eye(4), np.arange(4.0))
         assert sorted(path for path in models() if "." not in path) == ["best_estimator", "model"]
+
+
+def _module_in(run: LoggedRun, name: str = "model") -> Any:
+    """A module that was logged."""
+    return torch.load(run.models[name] / "data" / "model.pth", weights_only=False)
+
+
+class TestLightning:
+    """The module as the fit has left it, and the best checkpoint's."""
+
+    def test_averaged_weights(self, logged: Logged) -> None:
+        """Those that a callback puts into the module when the training is over."""
+        autolog.enable(log_models=True)
+        averaging = StochasticWeightAveraging(0.05, swa_epoch_start=1)
+        module = Regression()
+        trainer(max_epochs=4, callbacks=[averaging], enable_checkpointing=False).fit(
+            module, loader()
+        )
+        model = _module_in(only(logged()))
+        assert torch.equal(model.layer.weight, module.layer.weight)
 
 
 _BESIDE = (

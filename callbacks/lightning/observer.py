@@ -144,12 +144,17 @@ class _Observer:
                 self._fit.log_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Log the last epoch, and the model that it has left."""
+        """Log the last epoch."""
         if self._fit is not None:
             with guard.shield("lightning.on_train_end"):
                 self._fit.log_epoch(trainer)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Log the model: the callbacks after ours, such as weight averaging, are done with it."""
+        fit, self._fit = self._fit, None
+        if fit is not None:
             with guard.shield("lightning.model"):
-                self._fit.log_model(trainer)
+                fit.log_model(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Have the run end by what ended the training."""
