@@ -77,7 +77,8 @@ def enable(
         checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
             ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
         log_models: Log the trained model, as MLflow's flavor of the framework does: scikit-learn,
-            Keras and Lightning by themselves, plain PyTorch with `watch`. Default True.
+            Keras and Lightning by themselves, plain PyTorch with `watch`; of Lightning that with
+            the weights of the best checkpoint too. Default True.
             Some models hold rows of their training data.
         registered_model_name: Make a version of each such model in the model registry, under this
             name. Default: none.

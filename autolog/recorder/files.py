@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolog import guard, values
-from autolog.recorder.models import Budget, Model, OverBudget
+from autolog.recorder.models import Budget, Duplicate, Model, OverBudget
 from autolog.recorder.problems import Problems
 from autolog.recorder.spool import Spool
 from autolog.records import Artifact, Kind
@@ -73,6 +73,8 @@ class Files:
             self._spool.expect_room(chosen.journal_limit)
             budget = Budget(chosen.model_megabytes, chosen.model_seconds)
             file = self._spool.model(model, budget, facts)
+        except Duplicate as other:
+            self._run.set_tags({f"autolog.{name}": str(other)}, by_user=False)
         except OverBudget as reason:
             self._without_model(name, f"{reason}. A higher value logs it; log_models=False none")
         except Exception as error:  # noqa: BLE001 - serialising runs the user's code

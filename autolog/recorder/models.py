@@ -23,6 +23,10 @@ class OverBudget(Exception):
     """A model takes more bytes or seconds than it may; the message names the setting."""
 
 
+class Duplicate(Exception):
+    """A model that the run has already; the message is the name that it has there."""
+
+
 class Budget:
     """The bytes and seconds that one model may take."""
 

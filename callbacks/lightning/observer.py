@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolog import environment, guard, recorder
 from autolog.callbacks import datasets, ranks, schemas
-from autolog.callbacks.lightning import facts, neighbours
+from autolog.callbacks.lightning import checkpoints, facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
-from autolog.callbacks.lightning.spaces import space_of
+from autolog.callbacks.lightning.spaces import callbacks_of, space_of
 from autolog.callbacks.modules import as_model
 from autolog.callbacks.tensors import Rings, plain
 
@@ -29,6 +29,7 @@ _UNUSED = (
 )
 """Hooks of every batch that we have no use for. Lightning profiles the call of each hook that can
 be called, an empty one too: that takes longer than all we do."""
+_BEST = "best_model"
 _SHARDING = frozenset({"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"})
 
 
@@ -144,12 +145,17 @@ class _Observer:
                 self._fit.log_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Log the last epoch, and the model that it has left."""
+        """Log the last epoch."""
         if self._fit is not None:
             with guard.shield("lightning.on_train_end"):
                 self._fit.log_epoch(trainer)
-            with guard.shield("lightning.model"):
-                self._fit.log_model(trainer)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Log the models: callbacks after ours, such as weight averaging, are done with them."""
+        fit, self._fit = self._fit, None
+        if fit is not None:
+            with guard.shield("lightning.models"):
+                fit.log_models(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Have the run end by what ended the training."""
@@ -239,8 +245,11 @@ class _Fit:
         if ended.samples and self._is_free(trainer, "epoch_loss"):
             self._epoch_loss.log(self._epoch, {0: (ended.total, ended.samples)})
 
-    def log_model(self, trainer: Any) -> None:
-        """Log the trained module, unless MLflow does, or each rank has a part of it only."""
+    def log_models(self, trainer: Any) -> None:
+        """Log the trained module, and that with the weights of the best checkpoint.
+
+        Not where MLflow does, or each rank has a part of it only.
+        """
         chosen = recorder.get().settings
         if self._training.silent or not chosen.log_models or neighbours.logs_models(trainer):
             return
@@ -256,7 +265,12 @@ class _Fit:
         example = getattr(module, "example_input_array", None)
         given = self.batch_schema if example is None else schemas.of(example)
         signature = schemas.signature(given, None) if chosen.log_model_signatures else None
-        self._training.log_model(as_model(module, package, signature=signature), chosen)
+        model = partial(as_model, module, package, signature=signature)
+        self._training.log_model(model(), chosen)
+        best = checkpoints.best_of(callbacks_of(trainer, "ModelCheckpoint"))
+        if best is not None:
+            read_weights = partial(checkpoints.weights_in, best)
+            self._training.log_model(model(read_weights=read_weights), chosen, _BEST)
 
     def look_at(self, batch: Any) -> None:
         """Have the schema of what a module is given: of the first thing in a batch."""
