@@ -59,13 +59,13 @@ Size = TypeVar("Size")
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The address of a real server with as many workers as MLflow starts by default."""
+def server() -> Iterator[MlflowServer]:
+    """A real server with as many workers as MLflow starts by default."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         started = MlflowServer(Path(folder), workers=4)
         started.start()
         try:
-            yield started.url
+            yield started
         finally:
             started.kill()
 
@@ -140,8 +140,8 @@ def benchmark(
 ) -> int:
     """The command line of a benchmark that has a server; the exit status."""
     options = arguments(description).parse_args()
-    with server() as target:
-        return measured(parts(quick if options.quick else full, target), options)
+    with server() as started:
+        return measured(parts(quick if options.quick else full, started.url), options)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
