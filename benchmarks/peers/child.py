@@ -29,7 +29,7 @@ def obey(order: Order) -> None:
     """Log all steps as a training does, each as soon as it is allowed."""
     contender = contenders()[order.contender]
     tally = Tally(Path(order.tally))
-    words, clock = tally.words, time.perf_counter_ns
+    words, clock = tally.words, time.monotonic_ns
     log = contender.begin(order.place)
     tally.stamp(Tally.READY)
     for step in range(order.steps):
@@ -38,6 +38,7 @@ def obey(order: Order) -> None:
         if order.trains:
             work.train()
         metrics = work.metrics(step)
+        words[Tally.CALLED_AT] = clock()
         words[Tally.CALLED] = step + 1
         start = clock()
         log(metrics, step)

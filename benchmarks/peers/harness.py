@@ -25,7 +25,6 @@ from peers.tally import Tally
 from peers.work import Audit
 
 _BENCHMARKS = Path(__file__).parent.parent
-_SOURCE = _BENCHMARKS.parent
 
 
 class User:
@@ -34,7 +33,7 @@ class User:
     def __init__(self, contender: Contender, folder: Path, environ: dict[str, str]) -> None:
         self.contender = contender
         self._folder = folder
-        paths = [str(_BENCHMARKS), str(_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(_BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environ = {
             **environ,
             **QUIET_MLFLOW,
@@ -87,6 +86,68 @@ class Left(NamedTuple):
     returned: int
 
 
+class Usage(NamedTuple):
+    """What a process took."""
+
+    seconds: float = 0.0
+    """Of processors."""
+    megabytes: float = 0.0
+    """Resident at most."""
+
+
+class Meter:
+    """What the processes of a home take from now on; look again before they end."""
+
+    def __init__(self, person: User, host: Process) -> None:
+        self._person = person
+        self._host = host.pid
+        self._before = self._now()
+        self._last = dict(self._before)
+
+    def look(self) -> None:
+        """Read what each has taken so far."""
+        self._last |= self._now()
+
+    @property
+    def host(self) -> Usage:
+        """Of the process that trains."""
+        return self._since(self._host)
+
+    @property
+    def helpers(self) -> Usage:
+        """Of all that it started, together."""
+        each = [self._since(pid) for pid in self._last if pid != self._host]
+        return Usage(sum(one.seconds for one in each), sum(one.megabytes for one in each))
+
+    def _since(self, pid: int) -> Usage:
+        before = self._before.get(pid, Usage())
+        return self._last[pid]._replace(seconds=self._last[pid].seconds - before.seconds)
+
+    def _now(self) -> dict[int, Usage]:
+        found = {}
+        for process in self._person.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                taken = process.cpu_times()
+                found[process.pid] = Usage(taken.user + taken.system, peak_megabytes(process.pid))
+        return found
+
+
+def peak_megabytes(pid: int) -> float:
+    """Resident memory of a living process at most; of a dead one nothing."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return sum(peaks) / 1024
+
+
+class Bench(NamedTuple):
+    """What a measurement works with."""
+
+    contenders: list[Contender]
+    server: MlflowServer
+    quick: bool
+    """Little and once: it shows that the program works, not how fast."""
+
+
 @contextlib.contextmanager
 def user(contender: Contender) -> Iterator[User]:
     """A new home; whatever still runs in it at the end is killed."""
@@ -106,6 +167,7 @@ class Process:
     def __init__(self, owner: User, place: Place, steps: int, trains: bool) -> None:
         path = Path(place.folder).with_suffix(".tally")
         self.place = place
+        self.steps = steps
         self.tally = Tally.create(path, steps)
         self._log = Path(place.folder).with_suffix(".log")
         order = Order(owner.contender.name, place, str(path), steps, trains)

@@ -9,7 +9,7 @@ import mmap
 import time
 from pathlib import Path
 
-_FIELDS = ("allowed", "ready", "called", "returned", "looped", "finished", "may_end")
+_FIELDS = ("allowed", "ready", "called", "called_at", "returned", "looped", "finished", "may_end")
 
 
 class Tally:
@@ -19,7 +19,7 @@ class Tally:
         words: All numbers; the durations of the calls come after the fields.
     """
 
-    ALLOWED, READY, CALLED, RETURNED, LOOPED, FINISHED, MAY_END = range(len(_FIELDS))
+    ALLOWED, READY, CALLED, CALLED_AT, RETURNED, LOOPED, FINISHED, MAY_END = range(len(_FIELDS))
     DURATIONS = len(_FIELDS)
 
     def __init__(self, path: Path) -> None:
@@ -58,6 +58,12 @@ class Tally:
     def durations(self, first: int = 0) -> list[int]:
         """Nanoseconds of each call that has returned, from the `first` on."""
         return self.words[self.DURATIONS + first : self.DURATIONS + self.returned].tolist()
+
+    def stuck(self) -> int:
+        """Nanoseconds since a call began that has not returned; else 0."""
+        if self.words[self.CALLED] == self.returned:
+            return 0
+        return time.monotonic_ns() - self.words[self.CALLED_AT]
 
     def stamp(self, field: int) -> None:
         """Say that something has happened now."""

@@ -39,6 +39,7 @@ class Stored(NamedTuple):
     """Of the run, in the words of its package."""
 
 
+SERVER, FILES, MEMORY = "sends to the server", "writes locally", "keeps in memory"
 NOTHING = Stored((), "no run")
 
 
@@ -50,8 +51,8 @@ class Contender(abc.ABC):
     """The distribution whose version is stated."""
     module: ClassVar[str]
     """What has to be importable."""
-    sends: ClassVar[bool] = False
-    """To the server; else it only writes locally."""
+    to: ClassVar[str] = FILES
+    """Where it logs to."""
     call: ClassVar[str]
     """What is called for a step, and with which options."""
     environ: ClassVar[Mapping[str, str]] = {}
@@ -74,6 +75,11 @@ class Contender(abc.ABC):
     @abc.abstractmethod
     def stored(self, place: Place) -> Stored:
         """What can be read of the run, as its package reads it."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether it needs the server."""
+        return self.to == SERVER
 
     @property
     def is_installed(self) -> bool:

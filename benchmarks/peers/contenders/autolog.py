@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from peers.contenders import Contender, Log, Place, Stored
+from peers.contenders import SERVER, Contender, Log, Place, Stored
 from peers.contenders.mlflow import stored_by_mlflow
 
 
@@ -15,7 +15,7 @@ class Autolog(Contender):
     name = "autolog"
     package = "mlflow-autolog"
     module = "autolog"
-    sends = True
+    to = SERVER
     can_recover = True
     call = "`autolog.log_metrics(metrics, step)`"
 
@@ -39,3 +39,10 @@ class Autolog(Contender):
     def stored(self, place: Place) -> Stored:
         """As with any run of MLflow's."""
         return stored_by_mlflow(place)
+
+    @property
+    def version(self) -> str:
+        """Of the code, which need not be installed."""
+        import autolog
+
+        return f"{self.package} {autolog.__version__}"

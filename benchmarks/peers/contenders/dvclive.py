@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-
 from typing import ClassVar
 
 from peers.contenders import Contender, Log, Place, Stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peers.contenders import NOTHING, Contender, Log, Place, Stored
+from peers.contenders import MEMORY, NOTHING, Contender, Log, Place, Stored
 
 
 class Floor(Contender):
@@ -11,6 +11,7 @@ class Floor(Contender):
     name = "list.append"
     package = "python"
     module = "builtins"
+    to = MEMORY
     call = "`kept.append((step, metrics))`"
 
     def begin(self, place: Place) -> Log:  # noqa: ARG002 - nothing is written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peers.contenders import Contender, Log, Place, Stored
+from peers.contenders import SERVER, Contender, Log, Place, Stored
 from peers.contenders.mlflow import stored_by_mlflow
 
 
@@ -12,7 +12,7 @@ class Lightning(Contender):
     name = "Lightning MLFlowLogger"
     package = "lightning"
     module = "lightning"
-    sends = True
+    to = SERVER
     call = "`MLFlowLogger(...).log_metrics(metrics, step)`"
 
     def begin(self, place: Place) -> Log:

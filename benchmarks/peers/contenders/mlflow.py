@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peers.contenders import NOTHING, Contender, Log, Place, Stored
+from peers.contenders import NOTHING, SERVER, Contender, Log, Place, Stored
 
 
 class _Mlflow(Contender):
     package = "mlflow"
     module = "mlflow"
-    sends = True
+    to = SERVER
     call = "`mlflow.log_metrics(metrics, step)`"
 
     def begin(self, place: Place) -> Log:

@@ -6,7 +6,6 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-
 from typing import ClassVar
 
 from peers.contenders import NOTHING, Contender, Log, Place, Stored
