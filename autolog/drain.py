@@ -11,8 +11,8 @@ from autolog.journal import progress
 from autolog.journal.writer import Journal
 from autolog.receipt import shipper_state
 from autolog.settings import Settings
+from autolog.waiting import pause
 
-_POLL = 0.02
 _STANDSTILL, _STANDSTILL_OF_FILES = 5.0, 20.0
 """Seconds without any movement that end the wait: who uploads may have MLflow to load first."""
 _QUIET = 1.0
@@ -51,7 +51,7 @@ def drain(journals: Mapping[Path, Journal], chosen: Settings, say: Callable[[], 
             return
         if now - started > _QUIET:
             say()
-        time.sleep(_POLL)
+        time.sleep(pause(now - started))
 
 
 def _budget(journals: Iterable[Journal], chosen: Settings, *, is_ephemeral: bool) -> float:

@@ -59,13 +59,13 @@ Size = TypeVar("Size")
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The address of a real server with as many workers as MLflow starts by default."""
+def server() -> Iterator[MlflowServer]:
+    """A real server with as many workers as MLflow starts by default."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         started = MlflowServer(Path(folder), workers=4)
         started.start()
         try:
-            yield started.url
+            yield started
         finally:
             started.kill()
 
@@ -140,8 +140,8 @@ def benchmark(
 ) -> int:
     """The command line of a benchmark that has a server; the exit status."""
     options = arguments(description).parse_args()
-    with server() as target:
-        return measured(parts(quick if options.quick else full, target), options)
+    with server() as started:
+        return measured(parts(quick if options.quick else full, started.url), options)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -163,6 +163,14 @@ def measured(parts: Iterable[Part], options: argparse.Namespace) -> int:
     for name, part in parts:
         print(f"{name} ...", flush=True)
         figures += part()
+    print_figures(figures)
+    if options.json:
+        options.json.write_text(json.dumps(_report(figures), indent=1))
+    return int(options.check and not all(figure.is_met for figure in figures))
+
+
+def print_figures(figures: list[Figure]) -> None:
+    """Each beside its target."""
     for figure in figures:
         verdict = "ok" if figure.is_met else "MISSED"
         sign = ">=" if figure.higher_is_better else "<="
@@ -170,22 +178,24 @@ def measured(parts: Iterable[Part], options: argparse.Namespace) -> int:
             f"{figure.name:45} {figure.value:9.2f} {figure.unit:6} "
             f"target {sign} {figure.target:<6.3g} {verdict}"
         )
-    if options.json:
-        options.json.write_text(json.dumps(_report(figures), indent=1))
-    return int(options.check and not all(figure.is_met for figure in figures))
 
 
 def _report(figures: list[Figure]) -> dict[str, Any]:
     """The figures with the machine and the versions they are from."""
     return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            **_versions(),
-        },
+        "machine": machine(),
         "figures": [figure._asdict() | {"is_met": figure.is_met} for figure in figures],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """This machine, and the versions of what is measured on it."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **_versions(),
     }
 
 

@@ -185,6 +185,11 @@ class SqliteStore:
         """Every run, the oldest first."""
         return [run for (run,) in self._rows("SELECT run_uuid FROM runs ORDER BY start_time")]
 
+    def count(self, name: str) -> int:
+        """How many values the runs of a name have."""
+        query = "SELECT COUNT(*) FROM metrics JOIN runs USING (run_uuid) WHERE runs.name = ?"
+        return int(self._rows(query, name)[0][0])
+
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         uri = f"file:{self._path}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
@@ -242,6 +247,10 @@ class MlflowServer:
     def run_ids(self) -> list[str]:
         """Every run on the server, the oldest first."""
         return self.store.run_ids()
+
+    def request_count(self, path: str) -> int:
+        """How many requests it has answered whose line in its log contains `path`."""
+        return (self._root / "server.log").read_text().count(path)
 
     def _healthy(self) -> bool:
         if self._process is not None and self._process.poll() is not None:

@@ -1,0 +1,57 @@
+"""``make bench``: autolog side by side with every peer.
+
+Each contender runs in fresh processes on the same work, in interleaved rounds, those that send
+against the same ``mlflow server``. The results go into ``docs/``: ``benchmarks.json``, and from
+it the tables and plots of ``benchmarks.md``. ``--only`` measures some of it anew and keeps the
+rest; with no name it only writes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from figures import print_figures, server
+
+from peers import arrival, calls, ends, kills
+from peers.contenders import contenders
+from peers.harness import Bench
+from peers.report import Measurement, Report
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "calls": calls,
+    "arrival": arrival,
+    "kills": kills,
+    "ends": ends,
+}
+_DOCS = Path(__file__).parents[2] / "docs"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, keep, print and write; the exit status."""
+    options = _parser().parse_args(arguments)
+    report = Report(options.docs, MEASUREMENTS)
+    chosen = [each for name, each in contenders().items() if name in options.contenders]
+    for contender in [each for each in chosen if not each.is_installed]:
+        print(f"{contender.name} is left out: {contender.package} is not installed")
+        chosen.remove(contender)
+    if options.only:
+        with server() as started:
+            bench = Bench(chosen, started, options.quick)
+            for name in options.only:
+                print(f"{name} ...", flush=True)
+                report.keep(name, MEASUREMENTS[name].measure(bench), chosen)
+    figures = report.figures()
+    print_figures(figures)
+    report.write()
+    return int(options.check and not all(figure.is_met for figure in figures))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument("--contenders", nargs="+", choices=contenders(), default=list(contenders()))
+    parser.add_argument("--docs", type=Path, default=_DOCS, help="where the page is")
+    parser.add_argument("--quick", action="store_true", help="measure little, once")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
+    return parser
