@@ -215,6 +215,8 @@ def test_a_run_set_aside_moves_only_its_own_files(folder: Path, outside: Path) -
         Artifact(1, "../../outside/secret.json", "secret.json"),
         Artifact(1, str(outside), "secret.json"),
         Artifact(1, "a/b/c/none.txt", "none.txt"),
+        Artifact(1, "no\0name", "none.txt"),
+        Artifact(1, "no\ud800name", "none.txt"),
         Params(1, {"a": "b"}),
     ]
     held.set_aside(folder, run_start(), contents)

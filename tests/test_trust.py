@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from journals import KEY, encoded, lay_out, losses, run_start, write_meta
 from autolog import records
 from autolog.journal import layout
 from autolog.journal.progress import Progress
-from autolog.records import Artifact
+from autolog.records import Artifact, Kind
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
@@ -116,6 +117,26 @@ def test_a_hostile_journal_reaches_nothing_outside_itself(
         autolog("sync", journal, "--timeout", "5", "--to", faulty.url, env=user)
     assert "PRIVATE KEY" not in str([request.body for request in faulty.requests])
     assert _everything_in(tmp_path / "home") == before
+
+
+@pytest.mark.parametrize("name", ["model", "...json"])
+def test_the_model_of_a_hostile_journal_is_in_the_journal(
+    name: str, faulty: FaultyProxy, tmp_path: Path, user: dict[str, str]
+) -> None:
+    """A description with another ending names no folder above it, to be uploaded or removed."""
+    above = tmp_path / "received"
+    journal = above / ".hidden" / "group" / "journal"
+    model = {"key": "k", "number": 1, "timestamp": 1, "step": 0}
+    model |= {"flavors": {}, "packages": {}, "python": "3.11"}
+    lay_out(journal, [[*losses(2), encoded(Artifact(1, name, "m", Kind.MODEL))]])
+    write_meta(journal, target=faulty.url)
+    (journal / layout.FILES).mkdir()
+    (journal / layout.FILES / name).write_text(json.dumps(model))
+    (above / "mine.txt").write_text("PRIVATE KEY")
+    autolog("sync", journal, "--timeout", "10", "--to", faulty.url, env=user)
+    assert (above / "mine.txt").read_text() == "PRIVATE KEY"
+    assert (journal / layout.META).exists()
+    assert "PRIVATE KEY" not in str([request.body for request in faulty.requests])
 
 
 def _attacks(secret: Path) -> Iterator[tuple[list[str], dict[str, Path]]]:
