@@ -19,7 +19,7 @@ import pytest
 from faults import FaultyProxy
 from logged import LoggedRun, logged_runs
 from readback import Experiment
-from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
+from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually, memory_folder
 
 import autolog
 import autolog.guard
@@ -31,21 +31,17 @@ _OUTSIDE = (
     *("RANK", "WORLD_SIZE", "PYTHONPATH"),
     "PYTHONDONTWRITEBYTECODE",  # an installation has bytecode, so each process need not make it
 )
-_MEMORY = Path("/dev/shm")
-_ENOUGH_BYTES = 2 << 30
 
 
 @pytest.fixture(scope="session")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for what MLflow stores, in memory where a machine has room for it.
-
-    Its databases wait for the disk at each request, which is most of a request's time.
-    """
-    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH_BYTES:
+    """A folder for what MLflow stores, in memory where a machine has room for it."""
+    memory = memory_folder()
+    if memory is None:
         yield tmp_path_factory.mktemp("mlflow")
         return
     with tempfile.TemporaryDirectory(
-        dir=_MEMORY, prefix="autolog-tests-", ignore_cleanup_errors=True
+        dir=memory, prefix="autolog-tests-", ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
 

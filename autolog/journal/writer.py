@@ -24,7 +24,9 @@ _SMALLEST_SEGMENT = 1 << 16
 _TIGHT_SHARE = 0.8
 _SEGMENTS_A_JOURNAL = 8
 """At least so many segments fit a journal's limit, else one could not give way to the next."""
-_OVERHEAD = layout.START + layout.SEAL_SIZE
+_RESERVE = 1 << 12
+"""Bytes of each segment that no value takes: for starts and ends of runs, once space is short."""
+_OVERHEAD = layout.START + _RESERVE + layout.SEAL_SIZE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -76,7 +78,7 @@ class Journal:
         self._exhausted = False
         self._numbers = itertools.count()
         self._number = -1
-        self._offset = self._end = self._base = 0
+        self._offset = self._end = self._last = self._base = 0
         self._touched = 0
         """The newest time that a file of this journal was given, in seconds since the epoch."""
         self._spare: Segment | None = None
@@ -131,9 +133,12 @@ class Journal:
     def _store(self, frame: bytes, values: int, essential: bool) -> None:
         end = self._offset + len(frame)
         if end > self._end or self._shortage:
-            reason = self._make_room(len(frame), essential)
+            reason = self._make_room(len(frame), values, essential)
             if reason:
                 self.drop(reason, values)
+                if not values and essential:
+                    # It may be the start of a run, behind whose loss nothing else may stand here.
+                    self._end = self._last = 0
                 return
             end = self._offset + len(frame)
         self._memory[self._offset : end] = frame
@@ -166,15 +171,18 @@ class Journal:
 
     # -- segments ------------------------------------------------------------------------------
 
-    def _make_room(self, need: int, essential: bool) -> str | None:
-        """Have room for so many bytes; else the reason why the frame must be dropped."""
+    def _make_room(self, need: int, values: int, essential: bool) -> str | None:
+        """Have room for so many bytes; else the reason why the frame must be dropped.
+
+        One without values, whose loss no count would show, may take the reserve.
+        """
         if self._shortage and not essential:
             return self._shortage
         if self._offset + need <= self._end:
             return None
         if need > layout.LARGEST_BODY:
             return "too large"
-        if self._roll(need):
+        if self._roll(need) or (not values and self._offset + need <= self._last):
             return None
         return self._shortage or "no room in the journal"
 
@@ -199,14 +207,14 @@ class Journal:
     def _use(self, segment: Segment, preamble: bytes = b"") -> None:
         """Go on in a segment, which is the spare one no longer."""
         start = layout.MAGIC + preamble
-        offset, end = len(start), segment.size - layout.SEAL_SIZE
+        offset, last = len(start), segment.size - layout.SEAL_SIZE
         base = layout.position(segment.number, 0)
         segment.memory[:offset] = start
         self._number = segment.number
         self._memory = segment.memory
         self._base = base
         self._offset = offset
-        self._end = end
+        self._end, self._last = last - _RESERVE, last
         self._words[layout.TAIL] = base | offset
         self._spare = None
 
@@ -314,5 +322,6 @@ class Journal:
         self._owner_lock.release()
         self.lock = threading.RLock()
         self._words = memoryview(bytearray(layout.CONTROL_SIZE)).cast("Q")
-        self._busy, self._spare, self._end = False, None, 0
+        self._busy, self._spare = False, None
+        self._end = self._last = 0
         self._exhausted, self._shortage = True, "journal of the parent process"
