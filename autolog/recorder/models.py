@@ -30,6 +30,7 @@ class Budget:
         self._megabytes, self._seconds = megabytes, seconds
         self._bytes_left = megabytes * 1_000_000
         self._deadline = time.monotonic() + seconds
+        self._excess: OverBudget | None = None
 
     def expect(self, size: int) -> None:
         """Raise `OverBudget` where so many bytes are too many; before they are written."""
@@ -41,18 +42,26 @@ class Budget:
     def take(self, size: int) -> None:
         """Take so many bytes, and the time until now. Raises `OverBudget`."""
         if size > self._bytes_left:
-            raise OverBudget(f"it takes more than model_megabytes={self._megabytes}")
-        if time.monotonic() > self._deadline:
-            raise OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+            self._excess = OverBudget(f"it takes more than model_megabytes={self._megabytes}")
+        elif time.monotonic() > self._deadline:
+            self._excess = OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+        if self._excess is not None:
+            raise self._excess
         self._bytes_left -= size
 
     @contextlib.contextmanager
     def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
-        with open(path, "wb", buffering=0, opener=_private) as file:
-            measured = _Measured(file, self)
-            yield measured
-            measured.flush()
+        with (
+            open(path, "wb", buffering=0, opener=_private) as file,
+            _Measured(file, self) as measured,
+        ):
+            try:
+                yield measured
+            except Exception:
+                if self._excess is not None:  # of which torch makes an error of its own
+                    raise self._excess from None
+                raise
 
 
 class _Measured(io.BufferedWriter):
