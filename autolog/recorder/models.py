@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+
+from autolog.journal import files
 
 
 class OverBudget(Exception):
@@ -53,7 +54,7 @@ class Budget:
     def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
         with (
-            open(path, "wb", buffering=0, opener=_private) as file,
+            open(path, "wb", buffering=0, opener=files.private) as file,
             _Measured(file, self) as measured,
         ):
             try:
@@ -104,7 +105,7 @@ class Model:
         for path, text in self.texts.items():
             place = folder / path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(place, "w", encoding="utf-8", opener=_private) as file:
+            with open(place, "w", encoding="utf-8", opener=files.private) as file:
                 file.write(text)
 
     def described(self) -> dict[str, object]:
@@ -116,10 +117,6 @@ class Model:
             "signature": self.signature and dict(self.signature),
             "example": self.example and dict(self.example),
         }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 @functools.lru_cache(maxsize=64)

@@ -124,7 +124,7 @@ class Spool:
 
 
 def _created(place: Path) -> BinaryIO:
-    return open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return open(place, "xb", opener=files.private)
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:
