@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolog import credentials, targets
-from autolog.workspace.address import lacks_host
+from autolog.workspace.address import Workspace, is_workspace, lacks_host
 
 
 class Denied(Exception):
@@ -66,4 +66,6 @@ def _named(uri: str, target: str) -> Access:
 
 
 def _is_same(uri: str, target: str) -> bool:
+    if is_workspace(uri) and is_workspace(target):
+        return Workspace.parse(uri).is_same(Workspace.parse(target))
     return targets.without_userinfo(uri).rstrip("/") == target.rstrip("/")

@@ -284,7 +284,8 @@ def set_tags(tags: Mapping[str, object]) -> None:
 def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
     """Log a file, or a folder with what it holds, as it is at this moment.
 
-    The copy is made here, the upload happens in the background, behind the metrics.
+    The copy is made here, the upload happens in the background, behind the metrics. Where the files
+    that wait for it take ``journal_limit`` bytes, it is not logged: said once, and counted.
 
     Args:
         local_path: The file or folder.

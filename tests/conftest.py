@@ -92,6 +92,29 @@ def experiment(mlflow_server: MlflowServer) -> Experiment:
     return Experiment(mlflow_server)
 
 
+@pytest.fixture
+def own_experiment(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """The same, which this process logs to."""
+    for name, value in experiment.env.items():
+        monkeypatch.setenv(name, value)
+    return experiment
+
+
+@pytest.fixture(params=["host", "ring"])
+def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of torch, once as it is, once with every loss going through a device ring."""
+    from autolog.callbacks.tensors import Scalars
+    from autolog.callbacks.torch.tape import Tape
+
+    def append(self: Scalars, scalar: object) -> None:
+        self._values.append(float("nan"))
+        self._rings.put(scalar, self, len(self) - 1)
+
+    if request.param == "ring":
+        monkeypatch.setattr(Scalars, "append", append)
+        monkeypatch.setattr(Tape, "begin", lambda *_: None)  # takes what is on the host
+
+
 @pytest.fixture(autouse=True)
 def autolog_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swallowed: object

@@ -321,6 +321,23 @@ class TestBounds:
         assert models() == []
         assert "more than model_megabytes=1 (here 1)" in capsys.readouterr().err
 
+    def test_in_the_middle_of_a_module(
+        self, models: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Whose size is not that of its parameters; what torch says of it is not the reason."""
+        autolog.enable(silent=False, model_megabytes=1)
+        net = torch.nn.Linear(2, 1)
+        net.tables = [torch.zeros(200_000), torch.zeros(200_000)]
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        autolog.watch(net, optimizer)
+        net(torch.zeros(2, 2)).sum().backward()
+        optimizer.step()
+        autolog.end_run()
+        assert models() == []
+        said = capsys.readouterr().err
+        assert "takes more than model_megabytes=1. A higher value" in said
+        assert "RuntimeError" not in said
+
     def test_while_nobody_takes_them(
         self,
         models: Callable[[], list[str]],

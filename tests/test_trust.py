@@ -12,9 +12,11 @@ from commands import SECRET, autolog, log_offline, rich_user
 from journals import KEY, encoded, lay_out, losses, run_start, write_meta
 
 from autolog import records
+from autolog.access import Gate
 from autolog.journal import layout
 from autolog.journal.progress import Progress
 from autolog.records import Artifact, Kind
+from autolog.workspace.address import Workspace
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
@@ -54,6 +56,17 @@ def test_a_named_target_gets_the_credential(
     journal = _foreign_journal(tmp_path, faulty.url)
     autolog("sync", journal, "--to", faulty.url, env=user, code=0)
     assert all("Authorization" in request.headers for request in faulty.requests)
+
+
+def test_a_workspace_is_the_same_with_its_host_and_without(tmp_path: Path) -> None:
+    """So what a journal has sent to it is not sent again for the other spelling in --to."""
+    workspace = Workspace("subscription", "group", "Name")
+    with_host = workspace.at("eastus.api.azureml.ms").uri
+    for to, target in ((with_host, workspace.uri), (workspace.uri, with_host.lower())):
+        access = Gate(to, tmp_path).admit(tmp_path / "journal", target)
+        assert (access.uri, access.target, access.is_trusted) == (to, target, True)
+    other = Workspace("subscription", "group", "other").uri
+    assert Gate(with_host, tmp_path).admit(tmp_path / "journal", other).target == with_host
 
 
 def test_an_unnamed_target_that_wants_a_credential_is_answered_with_the_remedy(

@@ -38,6 +38,11 @@ def read(path: Path, size: int = LARGEST, start: int = 0) -> bytes:
         return os.read(fd, min(size, os.fstat(fd).st_size))
 
 
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that it makes is of mode 0600."""
+    return os.open(path, flags, 0o600)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file of mode 0600 whole or not at all; whatever else bore its name is gone."""
     partial = path.with_name(f"{path.name}.partial")

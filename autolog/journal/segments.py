@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from autolog.journal import layout
+from autolog.journal import files, layout
 
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; not yet a name in the mmap module
 _POPULATE_STEP = 1 << 18
@@ -50,7 +50,7 @@ def remove(folder: Path, segment: Segment) -> None:
 
 def map_file(path: Path, size: int) -> mmap.mmap:
     """Map a new file with all of its blocks: a store into a hole on a full disk is SIGBUS."""
-    with open(path, "x+b", opener=_private) as file:
+    with open(path, "x+b", opener=files.private) as file:
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -72,7 +72,3 @@ def used(folder: Path) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     size += entry.stat().st_size
     return size
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)

@@ -58,6 +58,8 @@ class Journal:
         Raises `OSError` when not even the smallest segment can be allocated.
         """
         self.folder, self.description = folder, description
+        self.limit = limit
+        """Bytes that its segments may take, and so many the files that wait beside them."""
         self.ids = itertools.count(1)
         """Numbers unique in this journal: of runs, of tuples of names, of spooled files."""
         self.dropped: Counter[str] = Counter()
@@ -69,7 +71,6 @@ class Journal:
         a finalizer that logs would close the circle of two."""
         largest = min(layout.LARGEST_SEGMENT, limit // _SEGMENTS_A_JOURNAL)
         self._segment_size = max(min(segment_size, largest), _SMALLEST_SEGMENT)
-        self._limit = limit
         self._wake = wake
         self._busy = False
         self._deferred: deque[tuple[bytes, int, bool]] = deque()
@@ -235,7 +236,7 @@ class Journal:
 
     def _sizes(self, need: int) -> list[int]:
         """Sizes to try for a segment, the largest first; none that the limit forbids."""
-        room = self._limit - segments.used(self.folder)
+        room = self.limit - segments.used(self.folder)
         if room < need:
             self._shortage = "journal limit"
             return []
@@ -265,7 +266,7 @@ class Journal:
             while self._fresh:
                 self._fresh.popleft().populate()
             if self._spare is None or self._spare.size >= self._segment_size:
-                nearly = segments.used(self.folder) > _TIGHT_SHARE * self._limit
+                nearly = segments.used(self.folder) > _TIGHT_SHARE * self.limit
                 self._shortage, self._exhausted = "journal limit" if nearly else None, False
         if self._shortage:
             guard.say_once(

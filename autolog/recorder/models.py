@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+
+from autolog.journal import files
 
 
 class OverBudget(Exception):
@@ -34,6 +35,7 @@ class Budget:
         self._megabytes, self._seconds = megabytes, seconds
         self._bytes_left = megabytes * 1_000_000
         self._deadline = time.monotonic() + seconds
+        self._excess: OverBudget | None = None
 
     def expect(self, size: int) -> None:
         """Raise `OverBudget` where so many bytes are too many; before they are written."""
@@ -45,18 +47,26 @@ class Budget:
     def take(self, size: int) -> None:
         """Take so many bytes, and the time until now. Raises `OverBudget`."""
         if size > self._bytes_left:
-            raise OverBudget(f"it takes more than model_megabytes={self._megabytes}")
-        if time.monotonic() > self._deadline:
-            raise OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+            self._excess = OverBudget(f"it takes more than model_megabytes={self._megabytes}")
+        elif time.monotonic() > self._deadline:
+            self._excess = OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+        if self._excess is not None:
+            raise self._excess
         self._bytes_left -= size
 
     @contextlib.contextmanager
     def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
-        with open(path, "wb", buffering=0, opener=_private) as file:
-            measured = _Measured(file, self)
-            yield measured
-            measured.flush()
+        with (
+            open(path, "wb", buffering=0, opener=files.private) as file,
+            _Measured(file, self) as measured,
+        ):
+            try:
+                yield measured
+            except Exception:
+                if self._excess is not None:  # of which torch makes an error of its own
+                    raise self._excess from None
+                raise
 
 
 class _Measured(io.BufferedWriter):
@@ -99,7 +109,7 @@ class Model:
         for path, text in self.texts.items():
             place = folder / path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(place, "w", encoding="utf-8", opener=_private) as file:
+            with open(place, "w", encoding="utf-8", opener=files.private) as file:
                 file.write(text)
 
     def described(self) -> dict[str, object]:
@@ -111,10 +121,6 @@ class Model:
             "signature": self.signature and dict(self.signature),
             "example": self.example and dict(self.example),
         }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 @functools.lru_cache(maxsize=64)
