@@ -13,7 +13,7 @@ from pathlib import Path
 
 from figures import print_figures, server
 
-from peers import arrival, calls, ends, kills
+from peers import arrival, calls, crowd, ends, growth, kills, scale
 from peers.contenders import contenders
 from peers.harness import Bench
 from peers.report import Measurement, Report
@@ -23,6 +23,9 @@ MEASUREMENTS: dict[str, Measurement] = {
     "arrival": arrival,
     "kills": kills,
     "ends": ends,
+    "growth": growth,
+    "crowd": crowd,
+    "scale": scale,
 }
 _DOCS = Path(__file__).parents[2] / "docs"
 
