@@ -13,7 +13,7 @@ from pathlib import Path
 
 from figures import print_figures, server
 
-from peers import arrival, calls, ends, kills
+from peers import arrival, calls, ends, kills, trainings
 from peers.contenders import contenders
 from peers.harness import Bench
 from peers.report import Measurement, Report
@@ -21,6 +21,7 @@ from peers.report import Measurement, Report
 MEASUREMENTS: dict[str, Measurement] = {
     "calls": calls,
     "arrival": arrival,
+    "trainings": trainings,
     "kills": kills,
     "ends": ends,
 }
