@@ -63,8 +63,8 @@ def server() -> Iterator[MlflowServer]:
     """A real server with as many workers as MLflow starts by default."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         started = MlflowServer(Path(folder), workers=4)
-        started.start()
         try:
+            started.start(timeout=180)
             yield started
         finally:
             started.kill()

@@ -30,7 +30,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(seconds=3, rounds=3)
+FULL = Size(seconds=2, rounds=3)
 QUICK = Size(seconds=0, rounds=1)
 
 _MLFLOW = "import mlflow; mlflow.{}.autolog(log_models=False, silent=True); fit({{units}})"
