@@ -72,7 +72,7 @@ def _points(bench: Bench, size: Size, contender: Contender) -> Iterator[dict[str
                 "call": statistics.median(times[-LAST:]),
                 "mean": statistics.mean(times),
                 "memory": (_resident(person) - calls * _TALLIED) / 1e6,
-                "disk": _on_disk(person) / 1e6,
+                "disk": on_disk(person) / 1e6,
             }
 
 
@@ -81,7 +81,7 @@ def _resident(person: User) -> int:
     return sum(process.memory_info().rss for process in person.processes())
 
 
-def _on_disk(person: User) -> int:
+def on_disk(person: User) -> int:
     """Bytes of all its files, those of the harness aside."""
     return sum(
         path.lstat().st_blocks * 512

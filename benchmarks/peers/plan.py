@@ -59,7 +59,7 @@ def text(rows: Rows) -> str:
     }
     about = (
         f"What {TRAININGS:,} trainings would need, {A_MACHINE} on a machine, worked out from the "
-        f"tables above for {_BACKEND}; it was not tried."
+        f"tables above for {_BACKEND} {largest['version']}; it was not tried."
     )
     measured = (
         f"From requests of two sizes: a request keeps server and database busy for "

@@ -15,7 +15,7 @@ from postgres import Postgres
 from support import MlflowServer, eventually
 
 from peers import plan
-from peers.contenders import Contender
+from peers.contenders import contenders
 from peers.fleet import Fleet, family, fleet, processor_seconds
 from peers.harness import Bench
 from peers.tables import Results, Rows, duration, grouped, table
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Servers of several workers, PostgreSQL and SQLite"
-_EVERY = 0.1
+_EVERY = 0.2
 """Seconds between two looks into the store."""
 _LONGEST = 300
 """Seconds until all must have arrived."""
@@ -70,8 +70,12 @@ class _Servers(NamedTuple):
         return self.mlflow.store
 
     def seconds(self) -> dict[str, float]:
-        """Of processors, so far."""
-        database = 0.0 if self.database is None else processor_seconds(family(self.database.pid))
+        """Of processors, so far; the looks into the store aside."""
+        database = 0.0
+        if self.database is not None:
+            (looks,) = self.database.ask("SELECT pg_backend_pid()")
+            own = [each for each in family(self.database.pid) if each.pid != looks]
+            database = processor_seconds(own)
         return {"server": processor_seconds(family(self.mlflow.pid)), "database": database}
 
 
@@ -109,13 +113,12 @@ class _Account:
 def measure(bench: Bench) -> Rows:
     """Rows of several cases, by backend and number of workers."""
     size = QUICK if bench.quick else FULL
-    (contender,) = (each for each in bench.contenders if each.name == "autolog")
     rows: Rows = []
     for backend, database in (("PostgreSQL", _postgres), ("SQLite", contextlib.nullcontext)):
         for workers in size.workers:
             with database() as started, server(workers, started) as mlflow:
                 print(f"  {backend}, {workers} workers", flush=True)
-                for row in _cases(_Servers(mlflow, started), size, contender):
+                for row in _cases(_Servers(mlflow, started), size):
                     rows.append({"backend": backend, "workers": workers, **row})
     return rows
 
@@ -131,12 +134,14 @@ def _postgres() -> Iterator[Postgres]:
             database.kill()
 
 
-def _cases(servers: _Servers, size: Size, contender: Contender) -> Iterator[dict[str, Any]]:
+def _cases(servers: _Servers, size: Size) -> Iterator[dict[str, Any]]:
     for clients, requests, values in size.posting:
         yield {"case": "posting", **_posted(servers, clients, requests, values)}
     for machines, each in size.fleets:
         steps = size.values // METRICS // (machines * each)
-        with fleet(contender, servers.mlflow, machines, each, steps + size.seconds) as trainings:
+        with fleet(
+            contenders()["autolog"], servers.mlflow, machines, each, steps + size.seconds
+        ) as trainings:
             about = {"machines": machines, "trainings": machines * each}
             yield {"case": "burst", **about, **_burst(servers, trainings, steps)}
             yield {"case": "steady", **about, **_steady(servers, trainings, size.seconds)}
@@ -182,6 +187,7 @@ def _store(mlflow: MlflowServer, database: Postgres) -> dict[str, Any]:
     """What a value takes in PostgreSQL, and what the server holds open there."""
     (values,) = database.ask("SELECT count(*) FROM metrics")
     (size,) = database.ask("SELECT pg_total_relation_size('metrics')")
+    (version,) = database.ask("SHOW server_version")
     (most,) = database.ask("SHOW max_connections")
     (connections,) = database.ask(
         "SELECT count(*) FROM pg_stat_activity"
@@ -189,6 +195,7 @@ def _store(mlflow: MlflowServer, database: Postgres) -> dict[str, Any]:
     )
     memory = sum(process.memory_full_info().pss for process in family(mlflow.pid))
     return {
+        "version": version,
         "values": values,
         "bytes": size,
         "connections": connections,
