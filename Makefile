@@ -11,13 +11,15 @@ CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
+BENCH := VENV=.venv-bench CONSTRAINTS=constraints/bench.txt EXTRA=bench
+BENCH_ARGS ?=
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli datasets exporters keras lightning mlflow models orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
 .PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean
-.PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
+.PHONY: bench bench-in-venv bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
 check: $(INSTALLED)
@@ -51,6 +53,12 @@ test-in-venv: $(INSTALLED)
 demo: $(INSTALLED)
 	$(PY) examples/demo.py
 
+bench:
+	$(MAKE) $(BENCH) bench-in-venv
+
+bench-in-venv: $(INSTALLED)
+	$(PY) benchmarks/peers $(BENCH_ARGS)
+
 bench-core: $(INSTALLED)
 	$(PY) benchmarks/core.py
 
@@ -70,7 +78,7 @@ bench-azureml-in-venv: $(INSTALLED)
 	$(PY) benchmarks/workspaces.py
 
 clean:
-	rm -rf $(VENV) .venv-azureml .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-azureml .venv-bench .venv-oldest dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # A .venv that cannot run pip (half made, or of a Python that is gone) is made anew.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)

@@ -6,14 +6,13 @@ Both sides are interleaved in one run, A/B/A: the two A tell how far equal thing
 from __future__ import annotations
 
 import functools
-import importlib.util
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from figures import Figure, Part, benchmark, script, seconds_of_process
+from figures import Figure, Part, benchmark, script
+from programs import seconds_of_training, units_of
 
 
 class Size(NamedTuple):
@@ -39,99 +38,9 @@ _LEAST_PERCENT = 1.0
 """What a training may take longer with hooks on, where equal trainings do not lie further apart."""
 
 
-# -- the trainings ---------------------------------------------------------------------------------
-
-_LIGHTNING = """
-import logging, time, warnings
-import lightning.pytorch as pl
-import torch
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.simplefilter("ignore")
-torch.manual_seed(0)
-torch.set_num_threads(1)
-
-class Module(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1)
-        )
-    def training_step(self, batch, index):
-        x, y = batch
-        loss = torch.nn.functional.mse_loss(self.layers(x), y)
-        self.log("train_loss", loss)
-        return loss
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-data = torch.utils.data.TensorDataset(torch.rand(6400, 64), torch.rand(6400, 1))
-loader = torch.utils.data.DataLoader(data, batch_size=64)
-
-def fit(units, logger=False):
-    pl.Trainer(
-        max_epochs=units, logger=logger, accelerator="cpu", enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=50,
-    ).fit(Module(), loader)
-"""
-
-_KERAS = """
-import os, time
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-import keras
-import numpy as np
-keras.utils.set_random_seed(0)
-x, y = np.random.rand(6400, 64), np.random.rand(6400, 1)
-
-def fit(units, callbacks=()):
-    model = keras.Sequential(
-        [keras.Input((64,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(1)]
-    )
-    model.compile("adam", "mse", metrics=["mae"])
-    model.fit(x, y, epochs=units, batch_size=64, verbose=0, callbacks=list(callbacks))
-"""
-
-_SKLEARN = """
-import time, warnings
-import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-warnings.simplefilter("ignore")
-generator = np.random.default_rng(0)
-x = generator.random((400, 20))
-y = (x.sum(axis=1) + generator.random(400) > 10.5).astype(int)
-
-def fit(units, mark=lambda search: search):
-    grid = {"logisticregression__C": np.logspace(-3, 3, units)}
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=50))
-    mark(GridSearchCV(model, grid, cv=5)).fit(x, y)
-"""
-
-_TRAININGS = {"Lightning": _LIGHTNING, "Keras": _KERAS, "scikit-learn": _SKLEARN}
-"""Each defines ``fit(units)``: some epochs, or candidates of a search."""
-
 _ENABLE = "import autolog\nautolog.enable(silent=True)\n"
 _ENABLE_HOOKS = "import autolog\nautolog.enable(mode='offline', silent=True)\n"
 """Nothing is sent, so that no other process wants the processors of the training."""
-_TIMED = "\nfit(2)\nstart = time.perf_counter()\nfit({units})\nprint(time.perf_counter() - start)"
-
-
-@functools.cache
-def _units(framework: str, seconds: float) -> int:
-    """How many units of a training take so many seconds, without hooks."""
-    units, took = 2, 0.0
-    while took < min(seconds, 5) / 2:
-        units *= 2
-        took = min(_seconds(framework, "", units) for _ in range(2))
-    return max(2, round(units * seconds / took)) if took else units
-
-
-def _seconds(framework: str, before: str, units: int) -> float:
-    """Of one training, after a short one, in a process of its own."""
-    output = script(before + _TRAININGS[framework] + _TIMED.format(units=units))
-    return float(output.splitlines()[-1])
-
 
 # -- hooks on against off --------------------------------------------------------------------------
 
@@ -142,11 +51,13 @@ def on_against_off(framework: str, size: Size) -> list[Figure]:
     Printed beside it: with the process that sends, whose start takes seconds of a processor where
     the target is a database on this machine.
     """
-    units = _units(framework, size.seconds)
+    units = units_of(framework, size.seconds)
     added, equal = [], []
     for _ in range(size.rounds):
         ways = ("", _ENABLE_HOOKS, "", _ENABLE)
-        first, on, last, sending = (_seconds(framework, before, units) for before in ways)
+        first, on, last, sending = (
+            seconds_of_training(framework, before, units) for before in ways
+        )
         off = (first + last) / 2
         added.append(100 * (on / off - 1))
         equal.append(100 * abs(first - last) / off)
@@ -304,87 +215,10 @@ def enable(rounds: int) -> list[Figure]:
     return [Figure("enable() with four frameworks", statistics.median(took), 50, "ms")]
 
 
-# -- beside others ---------------------------------------------------------------------------------
-
-OURS = "autolog.enable()"
-_BARE = "nothing"
-_MLFLOW = "import mlflow; mlflow.{}.autolog(log_models=False, silent=True); fit({{units}})"
-_WAYS = {
-    "Lightning": {
-        "AutologLogger": """
-from autolog.callbacks.lightning import AutologLogger
-fit({units}, AutologLogger())
-""",
-        "mlflow.pytorch.autolog()": _MLFLOW.format("pytorch"),
-        "MLFlowLogger": """
-import os
-from lightning.pytorch.loggers import MLFlowLogger
-fit({units}, MLFlowLogger(tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
-""",
-        "W&B offline": """
-from lightning.pytorch.loggers import WandbLogger
-fit({units}, WandbLogger())
-""",
-    },
-    "Keras": {
-        "AutologCallback": """
-from autolog.callbacks.keras import AutologCallback
-fit({units}, [AutologCallback()])
-""",
-        "mlflow.keras.autolog()": _MLFLOW.format("keras"),
-        "mlflow.tensorflow.autolog()": _MLFLOW.format("tensorflow"),
-        "MlflowCallback": """
-import mlflow
-from mlflow.keras.callback import MlflowCallback
-with mlflow.start_run():
-    fit({units}, [MlflowCallback()])
-""",
-        "W&B offline": """
-import wandb
-from wandb.integration.keras import WandbMetricsLogger
-with wandb.init():
-    fit({units}, [WandbMetricsLogger()])
-""",
-    },
-    "scikit-learn": {
-        "autologged()": """
-from autolog.callbacks.sklearn import autologged
-fit({units}, autologged)
-""",
-        "mlflow.sklearn.autolog()": _MLFLOW.format("sklearn"),
-    },
-}
-"""How a training is logged, by framework and name."""
-
-
-def beside_others(framework: str, size: Size, target: str) -> list[Figure]:
-    """Seconds that each way of logging adds to a whole process, from its start to its end."""
-    units = _units(framework, size.seconds / 4)
-    ours = {_BARE: "fit({units})", OURS: _ENABLE + "fit({units})"}
-    ways = {**ours, **_WAYS[framework]}
-    if importlib.util.find_spec("wandb") is None and ways.pop("W&B offline", None):
-        print("  W&B offline is left out, for it is not installed: pip install -e '.[bench]'")
-    took: dict[str, list[float]] = {way: [] for way in ways}
-    for way, run in list(ways.items()) * size.rounds:
-        program = _TRAININGS[framework] + run.format(units=units)
-        if way in took:
-            try:
-                took[way].append(seconds_of_process(program, target))
-            except subprocess.CalledProcessError as error:
-                print(f"  {framework}, {way} fails: {error.stderr.strip().splitlines()[-1]}")
-                del took[way]
-    bare = statistics.median(took.pop(_BARE))
-    added = {way: statistics.median(times) - bare for way, times in took.items()}
-    for way, seconds in added.items():
-        print(f"  {framework}, {way}: {seconds:+.2f} s on {bare:.1f} s")
-    least = min(seconds for way, seconds in added.items() if not way.lower().startswith("autolog"))
-    return [Figure(f"{framework}, {OURS} beside the others' least", added[OURS], least, "s")]
-
-
 # -- running it ------------------------------------------------------------------------------------
 
 
-def parts(size: Size, target: str) -> list[Part]:
+def parts(size: Size, target: str) -> list[Part]:  # noqa: ARG001 - as a benchmark's parts are
     """What is measured."""
 
     def cost(what: str, program: str, count: int, limit: float) -> Callable[[], list[Figure]]:
@@ -397,11 +231,10 @@ def parts(size: Size, target: str) -> list[Part]:
         ("root fits", cost("a root fit of scikit-learn", _ROOT_FITS, size.fits // 4, 1000)),
     ]
     measured.append(("models", functools.partial(models, size.rounds)))
-    for name in _TRAININGS:
-        measured += [
-            (f"{name}, on against off", functools.partial(on_against_off, name, size)),
-            (f"{name}, beside others", functools.partial(beside_others, name, size, target)),
-        ]
+    measured += [
+        (f"{name}, on against off", functools.partial(on_against_off, name, size))
+        for name in ("Lightning", "Keras", "scikit-learn")
+    ]
     return measured
 
 

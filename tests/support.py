@@ -244,6 +244,10 @@ class SqliteStore:
             for run_id, status, end_time in found
         ]
 
+    def total(self) -> int:
+        """How many values all runs have."""
+        return int(self._rows("SELECT COUNT(*) FROM metrics")[0][0])
+
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         uri = f"file:{self._path}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
@@ -301,6 +305,12 @@ class MlflowServer:
     def run_ids(self) -> list[str]:
         """Every run on the server, the oldest first."""
         return self.store.run_ids()
+
+    @property
+    def pid(self) -> int:
+        """The process that all its workers come from."""
+        assert self._process is not None
+        return self._process.pid
 
     def request_count(self, path: str) -> int:
         """How many requests it has answered whose line in its log contains `path`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import re
@@ -81,6 +82,59 @@ def test_every_figure_is_printed(
     for name, figure in written.items():
         assert _is_sane(figure)
         assert any(re.match(rf"{re.escape(name)} +{figure['value']:.2f} ", line) for line in lines)
+
+
+_PEERS = ("autolog", "MLflow async", "TensorBoard", "list.append")
+"""Of those that are installed with the tests, one of each kind."""
+
+
+_NEEDS_DRIVER = pytest.mark.skipif(
+    importlib.util.find_spec("psycopg2") is None,
+    reason="the driver for PostgreSQL comes with the extra `bench`",
+)
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        *("calls", "arrival", "kills", "ends", "trainings", "growth", "filling", "crowd"),
+        pytest.param("scale", marks=_NEEDS_DRIVER),
+    ],
+)
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_a_measurement_beside_peers_is_kept_and_shown(
+    measurement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quick run keeps its rows, draws a plot and writes a line for each contender."""
+    from peers import command, report, trainings
+
+    sklearn = {"scikit-learn": trainings.TRAININGS["scikit-learn"]}  # the others import for minutes
+    monkeypatch.setattr(trainings, "TRAININGS", sklearn)
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
+    options = ["--quick", "--only", measurement, "--docs", str(tmp_path), "--contenders", *_PEERS]
+    assert command.main(options) == 0
+    kept = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert list(kept) == [measurement]
+    assert kept[measurement]["rows"]
+    assert (tmp_path / "benchmarks" / f"{measurement}.svg").read_text().startswith("<?xml")
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "stale" not in written
+    assert all(f"| {name} |" in written for name in _PEERS)
+
+
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_an_audit_counts_what_is_lost_doubled_and_foreign() -> None:
+    """A call is lost with one of its values; what was begun and not returned may be there."""
+    from peers.contenders import Stored
+    from peers.work import Audit, audit, metrics
+
+    points = [(key, step, value) for step in range(4) for key, value in metrics(step).items()]
+    assert audit(Stored(points, "RUNNING"), called=4, returned=3) == Audit(3, 0, 0, 0, "RUNNING")
+    stored = [*points[1:30], points[5], points[5], ("m0", 0, 0.25)]
+    assert audit(Stored(stored, "FAILED"), called=4, returned=3) == Audit(3, 1, 2, 1, "FAILED")
 
 
 def _is_sane(figure: dict[str, Any]) -> bool:

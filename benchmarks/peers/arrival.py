@@ -31,7 +31,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(steps=10_000, seconds=30, rounds=3)
+FULL = Size(steps=10_000, seconds=25, rounds=3)
 QUICK = Size(steps=200, seconds=30, rounds=1)
 
 

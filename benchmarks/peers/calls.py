@@ -8,7 +8,7 @@ from faults import FaultyProxy
 from figures import Figure
 
 from peers import kills
-from peers.contenders import Contender
+from peers.contenders import FILES, SERVER, Contender
 from peers.harness import Bench, Process, user
 from peers.tables import Results, Rows, duration, grouped, median, spread, table
 
@@ -32,7 +32,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(steps=5000, warm_up=100, seconds=8, rounds=3)
+FULL = Size(steps=5000, warm_up=100, seconds=6, rounds=3)
 QUICK = Size(steps=100, warm_up=10, seconds=4, rounds=1)
 
 
@@ -44,9 +44,8 @@ def measure(bench: Bench) -> Rows:
         for contender in bench.contenders:
             for condition in CONDITIONS if contender.sends else CONDITIONS[:1]:
                 row = _round(bench, size, contender, condition)
-                rows.append(
-                    {"contender": contender.name, "condition": condition, "round": number, **row}
-                )
+                about = {"contender": contender.name, "to": contender.to}
+                rows.append({**about, "condition": condition, "round": number, **row})
                 print(f"  {contender.name}, {condition}: {duration(row['median'])}", flush=True)
     return rows
 
@@ -81,44 +80,41 @@ def _quantiles(process: Process, first: int) -> dict[str, Any]:
 
 
 def figures(results: Results) -> list[Figure]:
-    """The issue's targets: the first of all, and far ahead of those that lose nothing by a kill.
-
-    Who only writes locally is measured once, and stands beside the others in each condition.
-    """
-    groups = grouped(results["calls"], "condition", "contender")
-    lossless = kills.lossless(results.get("kills", []))
-    local = {name: own for (_, name), own in groups.items() if name in _local(groups)}
+    """The issue's targets: the first of all, and far ahead of those that lose nothing by a kill."""
     found = []
     for condition in CONDITIONS:
-        measured = {name: own for (where, name), own in groups.items() if where == condition}
-        others = {**local, **measured}
-        others.pop("list.append", None)
+        others = _measured(results["calls"], condition)
         ours = others.pop("autolog", None)
-        if not ours or not others:
-            continue
-        for quantile in QUANTILES:
-            name, least = min(
-                ((name, median(own, quantile)) for name, own in others.items()),
-                key=lambda each: each[1],
-            )
-            ratio = median(ours, quantile) / least
-            found.append(
-                Figure(f"a call, server {condition}, {quantile} / {name}, the next", ratio, 1, "x")
-            )
-        safe = {name: median(own, "median") for name, own in others.items() if name in lossless}
-        if condition == "up" and safe:
-            name = min(safe, key=lambda each: safe[each])
-            ratio = safe[name] / median(ours, "median")
-            found.append(
-                Figure(f"a call, {name} (none lost by kills) / autolog", ratio, 10, "x", True)
-            )
+        if ours and others:
+            found += [_beside_the_next(ours, others, condition, each) for each in QUANTILES]
+            lossless = kills.lossless(results.get("kills", []))
+            safe = {name: rounds for name, rounds in others.items() if name in lossless}
+            if safe and condition == "up":
+                found.append(_before_the_safe(ours, safe))
     return found
 
 
-def _local(groups: dict[Any, Rows]) -> set[str]:
-    """Those that were only measured with the server up."""
-    sends = {name for condition, name in groups if condition != "up"}
-    return {name for _, name in groups} - sends
+def _measured(rows: Rows, condition: str) -> dict[str, Rows]:
+    """Who only writes locally has no server, and stands beside the others in each condition."""
+    local = [row for row in rows if row["to"] == FILES]
+    sending = [row for row in rows if row["to"] == SERVER and row["condition"] == condition]
+    return grouped(sending + local, "contender")
+
+
+def _beside_the_next(ours: Rows, others: dict[str, Rows], condition: str, quantile: str) -> Figure:
+    least = {name: median(rounds, quantile) for name, rounds in others.items()}
+    name = min(least, key=lambda each: least[each])
+    ratio = median(ours, quantile) / least[name]
+    return Figure(f"a call, server {condition}, {quantile} / {name}, the next", ratio, 1, "x")
+
+
+def _before_the_safe(ours: Rows, safe: dict[str, Rows]) -> Figure:
+    least = {name: median(rounds, "median") for name, rounds in safe.items()}
+    name = min(least, key=lambda each: least[each])
+    ratio = least[name] / median(ours, "median")
+    return Figure(
+        f"a call, {name}, the next that kills cost nothing / autolog", ratio, 10, "x", True
+    )
 
 
 def section(rows: Rows) -> str:
@@ -126,10 +122,14 @@ def section(rows: Rows) -> str:
     parts = []
     for condition, own in grouped(rows, "condition").items():
         lines = [
-            [name, *(_cell(rounds, quantile) for quantile in QUANTILES)]
+            [
+                name,
+                *(_cell(rounds, each) for each in QUANTILES),
+                f"{median(rounds, 'returned'):,.0f}",
+            ]
             for name, rounds in grouped(own, "contender").items()
         ]
-        parts.append(table([f"server {condition}", *QUANTILES], lines))
+        parts.append(table([f"server {condition}", *QUANTILES, "calls a round"], lines))
     return "\n\n".join(parts)
 
 

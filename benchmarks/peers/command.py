@@ -13,7 +13,7 @@ from pathlib import Path
 
 from figures import print_figures, server
 
-from peers import arrival, calls, ends, kills
+from peers import arrival, calls, crowd, ends, filling, growth, kills, scale, trainings
 from peers.contenders import contenders
 from peers.harness import Bench
 from peers.report import Measurement, Report
@@ -21,8 +21,13 @@ from peers.report import Measurement, Report
 MEASUREMENTS: dict[str, Measurement] = {
     "calls": calls,
     "arrival": arrival,
+    "trainings": trainings,
     "kills": kills,
     "ends": ends,
+    "growth": growth,
+    "filling": filling,
+    "crowd": crowd,
+    "scale": scale,
 }
 _DOCS = Path(__file__).parents[2] / "docs"
 

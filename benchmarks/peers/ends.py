@@ -33,7 +33,7 @@ class Size(NamedTuple):
     """The longest wait for an end."""
 
 
-FULL = Size(rounds=3, seconds=45)
+FULL = Size(rounds=3, seconds=40)
 QUICK = Size(rounds=1, seconds=12)
 
 

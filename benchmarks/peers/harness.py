@@ -24,7 +24,10 @@ from peers.contenders import Contender, Place
 from peers.tally import Tally
 from peers.work import Audit
 
-_BENCHMARKS = Path(__file__).parent.parent
+SEARCH_PATH = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
+)
+"""Where the processes that are started find this package."""
 
 
 class User:
@@ -33,13 +36,12 @@ class User:
     def __init__(self, contender: Contender, folder: Path, environ: dict[str, str]) -> None:
         self.contender = contender
         self._folder = folder
-        paths = [str(_BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environ = {
             **environ,
             **QUIET_MLFLOW,
             **contender.environ,
             "HOME": str(folder),
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": SEARCH_PATH,
         }
 
     def place(self, server: MlflowServer, address: str = "") -> Place:

@@ -35,7 +35,7 @@ class Size(NamedTuple):
     """Seconds after the last kill in which helpers may do by themselves what they do."""
 
 
-FULL = Size(kills=100, within=1.0, grace=15)
+FULL = Size(kills=100, within=1.0, grace=10)
 QUICK = Size(kills=3, within=0.3, grace=5)
 _STEPS = 1_000_000
 """More than anybody comes to log."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PAGE, _JSON, _PLOTS = "benchmarks.md", "benchmarks.json", "benchmarks"
-_BEGIN, _END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
+BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
 
 
 class Measurement(Protocol):
@@ -63,7 +63,8 @@ class Report:
             },
             "rows": rows,
         }
-        (self._folder / _JSON).write_text(json.dumps(self._kept, indent=1) + "\n")
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self._kept.items()]
+        (self._folder / _JSON).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     def figures(self) -> list[Figure]:
         """All that there is a target for, of what was measured."""
@@ -78,9 +79,9 @@ class Report:
     def write(self) -> None:
         """Draw the plots, and write all between the marks of the page anew."""
         page = self._folder / _PAGE
-        before, rest = page.read_text().split(_BEGIN)
-        _, after = rest.split(_END)
-        page.write_text(f"{before}{_BEGIN}\n\n{self._text()}\n\n{_END}{after}")
+        before, rest = page.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        page.write_text(f"{before}{BEGIN}\n\n{self._text()}\n\n{END}{after}")
 
     def _text(self) -> str:
         return "\n\n".join([self._about(), *self._sections(), self._targets()])

@@ -20,7 +20,7 @@ class TensorBoard(Contender):
 
     def begin(self, place: Place) -> Log:
         """Open a writer with its defaults."""
-        _spare_tensorflow()
+        spare_tensorflow()
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(place.folder)
@@ -41,13 +41,13 @@ class TensorBoard(Contender):
         return Stored(list(_points(Path(place.folder))), "has none")
 
 
-def _spare_tensorflow() -> None:
+def spare_tensorflow() -> None:
     """It imports TensorFlow where that is installed, for 6 s and 500 MB, and here needs none."""
     sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
 
 
 def _points(folder: Path) -> Iterator[tuple[str, int, float]]:
-    _spare_tensorflow()
+    spare_tensorflow()
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     for path in folder.glob("events.*"):
