@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autolog import batching
 from autolog.batching import MLFLOW, Batch, Limits, Metric, Pace, batches
 from autolog.exporters.wire import encode
 from autolog.records import Link, Metrics, Params, Tags
@@ -89,6 +90,18 @@ def test_no_batch_exceeds_a_limit(records: list[Metrics | Params | Tags], limits
         assert len(batch.params) <= limits.params
         assert len(batch.tags) <= limits.tags
         assert len(batch) == 1 or len(encode(batch)) <= limits.bytes
+
+
+@given(_NAMES, _NAMES, _LINKS)
+def test_no_item_is_counted_shorter_than_it_is_sent(key: str, text: str, link: Link | None) -> None:
+    """What the encoder adds to the body for an item, its comma too, is within what is reckoned."""
+    longest, smallest = -2.2250738585072014e-308, -(2**63)
+    metric = Metric(key, longest, smallest, smallest, link)
+    nothing = len(encode(Batch("r"))) - len(",")
+    assert len(encode(Batch("r", metrics=(metric,)))) - nothing <= batching._width(key, link)
+    (size,) = batching._sizes({key: text})
+    assert len(encode(Batch("r", params=((key, text),)))) - nothing <= size
+    assert len(encode(Batch("r", tags=((key, text),)))) - nothing <= size
 
 
 @given(_RECORDS)
