@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from campaign import truth
 
 from autolog.feed import read_meta
-from autolog.journal import layout, progress
+from autolog.journal import layout
 from autolog.journal.root import journals
 from autolog.standing import inspect
 
@@ -248,7 +248,7 @@ class _Judge:
             self._complain("values were dropped, and nobody said so")
         if "internal error" in said or "Traceback" in said:
             self._complain(f"the training said: {said}")
-        told = [line for j in self._journals.values() for line in progress.load(j).damage]
+        told = [line for journal in self._journals.values() for line in inspect(journal).damage]
         if self._verdict.values["damaged"] and not told:
             self._complain("values were lost to damage, and nobody said so")
         if told and not self._world.damaged:

@@ -118,6 +118,9 @@ class World:
                 start_new_session=True,
             )
         eventually(lambda: truth.has_begun(self.folder / truth.HOST), _PATIENCE, every=0.005)
+        if not self.episode.is_early:
+            eventually(self._shipper, _PATIENCE)
+        (self.folder / truth.GO).touch()
         self._began = time.monotonic()
 
     def _end_processes(self) -> None:
