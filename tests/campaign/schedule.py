@@ -118,7 +118,8 @@ class _Composer:
         calls = [call for share in shares for call in self._run(round(_CALLS * share))]
         if not self._forks:
             return Workload(tuple(calls))
-        place = self._chance.randrange(len(calls) // 2)
+        early = range(len(calls) // 2)
+        place = self._chance.choice([i for i in early if calls[i].verb != "close"])
         run = calls[place].run
         calls.insert(place + 1, Call("fork", run))
         return Workload(tuple(calls), tuple(self._steps(run, "child", _CALLS // 2)))

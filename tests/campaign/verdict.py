@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from campaign import truth
 
 from autolog.feed import read_meta
-from autolog.journal import layout
+from autolog.journal import layout, progress
 from autolog.journal.root import journals
 from autolog.standing import inspect
 
@@ -100,6 +100,8 @@ class _Judge:
         for name in names:
             self._judge_status(name, [made for made in host if made.call.run == name])
             self._judge_times(name)
+        self._judge_account(host, self._world.host_pid)
+        self._judge_account(child, self._world.child_pid)
         self._judge_words()
         return self._verdict
 
@@ -236,6 +238,18 @@ class _Judge:
                 self._complain(f"{key} of {name} goes back in time")
 
     # -- what was said ---------------------------------------------------------------------------
+
+    def _judge_account(self, made: list[Made], pid: int | None) -> None:
+        """A journal's account has each of its values once, as stored or as refused."""
+        journal = self._journals.get(pid)
+        if journal is None or any(spot.journal == journal for spot in self._world.damaged):
+            return
+        state = progress.load(journal)
+        sure = sum(len(each.values) for each in made if each.fate is Fate.KEPT)
+        perhaps = sum(len(each.values) for each in made if each.fate is Fate.OPEN)
+        if not sure <= state.settled <= sure + perhaps:
+            counts = f"{state.acknowledged} stored and {state.rejected} refused"
+            self._complain(f"{journal.name}: {counts}, of {sure} to {sure + perhaps} logged")
 
     def _judge_words(self) -> None:
         """What is not on the server has been said, and nothing is left unsent."""

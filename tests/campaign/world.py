@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TESTS = Path(__file__).parents[1]
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds that each step on the way back to order has: on a busy machine MLflow loads slowly."""
 _SMALL_DISK = "1m"
 _OUTSIDE = ("AUTOLOG_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
