@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from faults import FaultyProxy, Reply, _pass
+from journals import small_disk
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import (
     Trained,
@@ -150,6 +152,17 @@ def test_a_shipper_started_anew_sends_what_the_first_could_not(
     faulty.pass_on()
     ship(group_of(autolog_home), faulty.url)
     assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
+
+
+def test_a_full_disk_stops_no_shipper(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    """What a full disk holds is sent, though nothing about that can be written down there."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        env = {"AUTOLOG_MODE": "offline", "AUTOLOG_DIR": str(disk / "home")}
+        trained = train(mlflow_server.url, tmp_path, env=env)
+        with contextlib.suppress(OSError):
+            (disk / "filler").write_bytes(bytes(1 << 20))
+        ship(group_of(disk / "home"), mlflow_server.url)
+        assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
 
 
 # -- one sick run, one bad record ------------------------------------------------------------------

@@ -24,9 +24,10 @@ _SMALLEST_SEGMENT = 1 << 16
 _TIGHT_SHARE = 0.8
 _SEGMENTS_A_JOURNAL = 8
 """At least so many segments fit a journal's limit, else one could not give way to the next."""
-_RESERVE = 1 << 12
-"""Bytes of each segment that no value takes: for starts and ends of runs, once space is short."""
-_OVERHEAD = layout.START + _RESERVE + layout.SEAL_SIZE
+_RESERVE_SHARE, _LARGEST_RESERVE = 16, 1 << 16
+"""One part in so many of a segment, and at most so many bytes, are left for starts and ends of runs
+once space is short: no value takes them."""
+_OVERHEAD = layout.START + layout.SEAL_SIZE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -136,16 +137,19 @@ class Journal:
         if end > self._end or self._shortage:
             reason = self._make_room(len(frame), values, essential)
             if reason:
-                self.drop(reason, values)
-                if not values and essential:
-                    # It may be the start of a run, behind whose loss nothing else may stand here.
-                    self._end = self._last = 0
+                self._lose(reason, values, essential)
                 return
             end = self._offset + len(frame)
         self._memory[self._offset : end] = frame
         self._offset = end
         self._words[layout.TAIL] = self._base | end
         self.logged += values
+
+    def _lose(self, reason: str, values: int, essential: bool) -> None:
+        """Count a frame that cannot be stored; the start or end of a run counts as one value."""
+        self.drop(reason, values or int(essential))
+        if not values and essential:  # behind the lost start of a run nothing of it may stand here
+            self._end = self._last = 0
 
     def _store_deferred(self) -> None:
         """Store what came in the middle of a call, in its order; only then is it let go."""
@@ -175,7 +179,7 @@ class Journal:
     def _make_room(self, need: int, values: int, essential: bool) -> str | None:
         """Have room for so many bytes; else the reason why the frame must be dropped.
 
-        One without values, whose loss no count would show, may take the reserve.
+        One without values, as the start or the end of a run, may take the reserve.
         """
         if self._shortage and not essential:
             return self._shortage
@@ -190,6 +194,7 @@ class Journal:
     def _roll(self, need: int) -> bool:
         preamble = b"".join(self._sticky.values())
         need += len(preamble) + _OVERHEAD
+        need += min(need // (_RESERVE_SHARE - 1) + 1, _LARGEST_RESERVE)
         if self._spare is None or self._spare.size < need:
             if self._exhausted:
                 return False
@@ -215,7 +220,7 @@ class Journal:
         self._memory = segment.memory
         self._base = base
         self._offset = offset
-        self._end, self._last = last - _RESERVE, last
+        self._end, self._last = last - min(segment.size // _RESERVE_SHARE, _LARGEST_RESERVE), last
         self._words[layout.TAIL] = base | offset
         self._spare = None
 

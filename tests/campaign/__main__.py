@@ -27,7 +27,7 @@ from support import MlflowServer, memory_folder
 
 _LANES_A_CORE = 3
 """Episodes that go on at a time: each waits for most of its time."""
-_TOLD = 50
+_TOLD, _SHOWN = 50, 10
 
 
 class Campaign:
@@ -68,7 +68,8 @@ class Campaign:
             self.played.append(played)
             if problems or self._is_verbose:
                 print(f"seed {played.seed}: {'FAILED' if problems else 'well'}, {folder}")
-                print(*(f"  {line}" for line in [*played.account, *problems]), sep="\n")
+                print(*(f"  {line}" for line in [*played.account, *problems[:_SHOWN]]), sep="\n")
+                print(f"  and {len(problems) - _SHOWN} more" if problems[_SHOWN:] else "")
             if len(self.played) % _TOLD == 0:
                 print(f"{len(self.played)} episodes", flush=True)
         if not problems:

@@ -24,6 +24,7 @@ KINDS = (
 _CALLS = 250
 _PAUSE = 0.004
 _MOST_FAULTS = 3
+_EARLY_SHARE = 0.2
 _LATEST, _SHORTEST, _LONGEST = 0.8, 0.1, 0.8
 _WIDTHS = (1, 3, 10, 30)
 _WIDEST = 150
@@ -77,6 +78,8 @@ class Episode:
 
     seed: int
     workload: Workload
+    is_early: bool
+    """Whether the faults begin while the process that sends is not there yet."""
     faults: tuple[Fault, ...]
 
     def has(self, *kinds: str) -> bool:
@@ -91,7 +94,8 @@ def episode(seed: int) -> Episode:
     faults = [_fault(chance, kind) for kind in dict.fromkeys(kinds)]
     has_files = place == len(KINDS)
     workload = _Composer(chance, f"episode-{seed}", kinds, has_files).workload()
-    return Episode(seed, workload, tuple(sorted(faults, key=lambda fault: fault.at)))
+    is_early = chance.random() < _EARLY_SHARE
+    return Episode(seed, workload, is_early, tuple(sorted(faults, key=lambda fault: fault.at)))
 
 
 def _fault(chance: Random, kind: str) -> Fault:
@@ -114,7 +118,8 @@ class _Composer:
         calls = [call for share in shares for call in self._run(round(_CALLS * share))]
         if not self._forks:
             return Workload(tuple(calls))
-        place = self._chance.randrange(len(calls) // 2)
+        early = range(len(calls) // 2)
+        place = self._chance.choice([i for i in early if calls[i].verb != "close"])
         run = calls[place].run
         calls.insert(place + 1, Call("fork", run))
         return Workload(tuple(calls), tuple(self._steps(run, "child", _CALLS // 2)))

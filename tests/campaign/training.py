@@ -45,6 +45,8 @@ class _Process:
             journals = session.get().journals.values()
             tail = max((journal.tail for journal in journals), default=0)
             self._teller.tell(truth.Outcome(_dropped() - before if journals else -1, tail))
+            while not (self._folder / truth.GO).exists():
+                time.sleep(self._workload.pause)
             time.sleep(self._workload.pause)
 
     def _open(self, call: Call) -> None:

@@ -15,6 +15,8 @@ WORKLOAD = "workload.json"
 HOST, CHILD = "host.calls", "child.calls"
 CHILD_PID = "child.pid"
 CLOCK = "clock"
+GO = "go"
+"""Without this file the training waits behind its first call."""
 SAID = "training.log"
 
 _OUTCOME = struct.Struct("<qQ")

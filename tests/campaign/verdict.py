@@ -100,6 +100,8 @@ class _Judge:
         for name in names:
             self._judge_status(name, [made for made in host if made.call.run == name])
             self._judge_times(name)
+        self._judge_account(host, self._world.host_pid)
+        self._judge_account(child, self._world.child_pid)
         self._judge_words()
         return self._verdict
 
@@ -237,6 +239,18 @@ class _Judge:
 
     # -- what was said ---------------------------------------------------------------------------
 
+    def _judge_account(self, made: list[Made], pid: int | None) -> None:
+        """A journal's account has each of its values once, as stored or as refused."""
+        journal = self._journals.get(pid)
+        if journal is None or any(spot.journal == journal for spot in self._world.damaged):
+            return
+        state = progress.load(journal)
+        sure = sum(len(each.values) for each in made if each.fate is Fate.KEPT)
+        perhaps = sum(len(each.values) for each in made if each.fate is Fate.OPEN)
+        if not sure <= state.settled <= sure + perhaps:
+            counts = f"{state.acknowledged} stored and {state.rejected} refused"
+            self._complain(f"{journal.name}: {counts}, of {sure} to {sure + perhaps} logged")
+
     def _judge_words(self) -> None:
         """What is not on the server has been said, and nothing is left unsent."""
         for journal in journals(self._world.home):
@@ -248,7 +262,7 @@ class _Judge:
             self._complain("values were dropped, and nobody said so")
         if "internal error" in said or "Traceback" in said:
             self._complain(f"the training said: {said}")
-        told = [line for j in self._journals.values() for line in progress.load(j).damage]
+        told = [line for journal in self._journals.values() for line in inspect(journal).damage]
         if self._verdict.values["damaged"] and not told:
             self._complain("values were lost to damage, and nobody said so")
         if told and not self._world.damaged:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TESTS = Path(__file__).parents[1]
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds that each step on the way back to order has: on a busy machine MLflow loads slowly."""
 _SMALL_DISK = "1m"
 _OUTSIDE = ("AUTOLOG_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
@@ -118,6 +118,9 @@ class World:
                 start_new_session=True,
             )
         eventually(lambda: truth.has_begun(self.folder / truth.HOST), _PATIENCE, every=0.005)
+        if not self.episode.is_early:
+            eventually(self._shipper, _PATIENCE)
+        (self.folder / truth.GO).touch()
         self._began = time.monotonic()
 
     def _end_processes(self) -> None:
