@@ -87,10 +87,14 @@ _PEERS = ("autolog", "MLflow async", "TensorBoard", "list.append")
 """Of those that are installed with the tests, one of each kind."""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("measurement", ["calls", "arrival", "kills", "ends", "trainings"])
 @pytest.mark.usefixtures("_benchmarks_importable")
 def test_a_measurement_beside_peers_is_kept_and_shown(
-    measurement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measurement: str,
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A quick run keeps its rows, draws a plot and writes a line for each contender."""
     from peers import command, report, trainings
@@ -100,7 +104,7 @@ def test_a_measurement_beside_peers_is_kept_and_shown(
     page = tmp_path / "benchmarks.md"
     page.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
     options = ["--quick", "--only", measurement, "--docs", str(tmp_path), "--contenders", *_PEERS]
-    assert command.main(options) == 0
+    assert command.run(command.parser().parse_args(options), mlflow_server) == 0
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
     assert list(kept) == [measurement]
     assert kept[measurement]["rows"]
