@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 FULL = Size(kills=100, within=1.0, grace=10)
 QUICK = Size(kills=3, within=0.3, grace=5)
-_STEPS = 1_000_000
+_STEPS = 20_000
 """More than anybody comes to log."""
 
 
