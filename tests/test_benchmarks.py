@@ -94,6 +94,7 @@ _NEEDS_DRIVER = pytest.mark.skipif(
 )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "measurement",
     [
@@ -103,7 +104,10 @@ _NEEDS_DRIVER = pytest.mark.skipif(
 )
 @pytest.mark.usefixtures("_benchmarks_importable")
 def test_a_measurement_beside_peers_is_kept_and_shown(
-    measurement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measurement: str,
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A quick run keeps its rows, draws a plot and writes a line for each contender."""
     from peers import command, report, trainings
@@ -113,7 +117,7 @@ def test_a_measurement_beside_peers_is_kept_and_shown(
     page = tmp_path / "benchmarks.md"
     page.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
     options = ["--quick", "--only", measurement, "--docs", str(tmp_path), "--contenders", *_PEERS]
-    assert command.main(options) == 0
+    assert command.run(command.parser().parse_args(options), mlflow_server) == 0
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
     assert list(kept) == [measurement]
     assert kept[measurement]["rows"]
