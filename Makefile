@@ -10,13 +10,14 @@ PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
+RUNS ?= 100000
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli datasets exporters keras lightning mlflow models orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean
+.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv fuzz demo clean
 .PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
@@ -47,6 +48,9 @@ test-oldest:
 
 test-in-venv: $(INSTALLED)
 	$(PY) -m pytest $(PYTEST_ARGS) $(TESTS)
+
+fuzz: $(INSTALLED)
+	$(PY) -m tests.fuzzing -runs=$(RUNS)
 
 demo: $(INSTALLED)
 	$(PY) examples/demo.py
