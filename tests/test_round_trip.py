@@ -265,7 +265,7 @@ def test_what_is_logged_is_read_back_or_told(
     backend: str, experiment: Experiment, tmp_path: Path
 ) -> None:
     """Names, numbers and texts of every kind, on a server and in a local file."""
-    check(backend, experiment, tmp_path, examples=30)
+    check(backend, experiment, tmp_path, examples=20)
 
 
 @pytest.mark.long
