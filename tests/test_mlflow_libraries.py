@@ -32,6 +32,7 @@ given = json.loads(os.environ["GIVEN"])
 programs = {name: {"__name__": "__main__"} for name in given["sources"]}
 for name, program in programs.items():
     exec(given["sources"][name], program)
+mlflow.set_tracking_uri(given["uri"])
 for side in ("without", "with"):
     for name, program in programs.items():
         program["EXPERIMENT"] = f"{given['experiment']} {name} {side}"
@@ -60,9 +61,8 @@ def _sides(names: Sequence[str], uri: str, folder: Path) -> dict[str, Sides]:
     """By library, the runs without ours and with it."""
     experiment = f"experiment-{uuid.uuid4().hex[:8]}"
     sources = {name: getattr(trainings, name) for name in names}
-    given = {"experiment": experiment, "sources": sources}
-    environ = {"GIVEN": json.dumps(given), "MLFLOW_TRACKING_URI": uri}
-    done = run_script(_BOTH, cwd=folder, env=environ, timeout=240)
+    given = {"experiment": experiment, "sources": sources, "uri": uri}
+    done = run_script(_BOTH, cwd=folder, env={"GIVEN": json.dumps(given)}, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "autolog:" not in done.stderr, done.stderr
     return {name: _read(uri, f"{experiment} {name}") for name in names}

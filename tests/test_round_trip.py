@@ -218,6 +218,7 @@ def check_texts(
 ) -> None:
     """Params and tags are stored, shortened and whole in ``params.json``, or in a dead letter."""
     params, tags = run.data.params, run.data.tags
+    first = {key: shortened(text, MLFLOW.tag_length) for key, text in told.run.start.tags.items()}
     refused = {(kind, *pair) for each in letters for kind in PAIRS for pair in each[kind].items()}
     for key, text in told.params.items():
         short = shortened(text, MLFLOW.param_length)
@@ -226,11 +227,10 @@ def check_texts(
     for key, texts in told.tags.items():
         *earlier, newest = (shortened(text, MLFLOW.tag_length) for text in texts)
         assert tags.get(key) == newest or ("tags", key, newest) in refused
-        assert tags.get(key) in (newest, None, *earlier)
+        assert tags.get(key) in (newest, None, *earlier, first.get(key))
         assert newest == texts[-1] or whole["tags"][key] == texts[-1]
     for key, text in told.run.start.tags.items():
-        is_stored = tags.get(key) == shortened(text, MLFLOW.tag_length)
-        assert is_stored or key in told.tags or whole["tags"][key] == text
+        assert tags.get(key) == first[key] or key in told.tags or whole["tags"][key] == text
     assert params.keys() <= told.params.keys()
     known = told.tags.keys() | told.run.start.tags.keys()
     assert all(key.startswith(("autolog.", "mlflow.")) for key in tags.keys() - known)
@@ -265,7 +265,7 @@ def test_what_is_logged_is_read_back_or_told(
     backend: str, experiment: Experiment, tmp_path: Path
 ) -> None:
     """Names, numbers and texts of every kind, on a server and in a local file."""
-    check(backend, experiment, tmp_path, examples=30)
+    check(backend, experiment, tmp_path, examples=20)
 
 
 @pytest.mark.long
@@ -274,4 +274,4 @@ def test_what_is_logged_is_read_back_or_told_many_times(
     backend: str, experiment: Experiment, tmp_path: Path
 ) -> None:
     """The same, with more of them."""
-    check(backend, experiment, tmp_path, examples=500)
+    check(backend, experiment, tmp_path, examples=150)

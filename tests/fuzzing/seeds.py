@@ -54,7 +54,7 @@ def _run(journal: Journal) -> Run:
     """An open run of every kind of record, with another one inside."""
     run = Run(journal, Target(TARGET), run_start(next(journal.ids), tags={"ä": "\udc80"}))
     run.log_params({"lr": 0.1, "name": "ö"})
-    run.log_params({"lr": 0.2})
+    run.log_hook_params({"lr": 0.2})
     run.set_tags({"stage": "one"})
     run.files.log_text("hello", "notes/hello.txt")
     for step in range(3):
