@@ -19,10 +19,13 @@ from support import eventually, run_script
 from trainings import fresh_name, group_of, run_named
 
 import autolog
+from autolog import credentials
+from autolog.artifacts import Lane, Upload
 from autolog.backlog import backlog
 from autolog.journal import layout
-from autolog.receipt import Sending, shipper_state
+from autolog.receipt import Sending
 from autolog.recorder.spool import NoRoom, Spool
+from autolog.records import Kind
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
@@ -238,24 +241,19 @@ def test_what_nobody_sends_is_shown_too(experiment: Experiment, tmp_path: Path) 
 
 
 def test_nobody_is_told_the_permission_in_an_address(
-    new_store: Callable[[], str], tmp_path: Path, autolog_home: Path
+    new_store: Callable[[], str], tmp_path: Path
 ) -> None:
     """MLflow's repositories quote the address of a storage that refuses a file, and we them."""
-    uri = new_store()
+    uri, file = new_store(), tmp_path / "notes.txt"
+    file.write_text("notes")
+    client = MlflowClient(uri)
+    lane = Lane(credentials.shipper_environment(uri), tmp_path / "lane.log", lambda: None)
     with AnsweringServer(Answer(403)) as storage:
-        MlflowClient(uri).create_experiment("signed", f"{storage.url}/files?sig=very-secret")
-        done = run_script(
-            """
-            import autolog
-            autolog.enable(experiment="signed")
-            with autolog.run():
-                autolog.log_artifact(__file__)
-            """,
-            cwd=tmp_path,
-            env={"MLFLOW_TRACKING_URI": uri},
-        )
-        assert done.returncode == 0, done.stderr
-        problem = eventually(lambda: shipper_state(group_of(autolog_home)).problem, 100)
-    assert "403" in problem
-    assert f"{storage.url}/files?********" in problem
+        experiment_id = client.create_experiment("x", f"{storage.url}/files?sig=very-secret")
+        run_id = client.create_run(experiment_id).info.run_id
+        lane.submit(Upload(run_id, str(file), file.name, Kind.FILE))
+        outcome = eventually(lane.outcome, 100)
+        lane.close()
+    assert "403" in outcome.problem
+    assert f"/{run_id}/artifacts?********" in outcome.problem
     assert "very-secret" in storage.seen[0].path

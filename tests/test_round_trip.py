@@ -31,7 +31,7 @@ from autolog.journal import layout
 from autolog.journal.writer import Journal
 from autolog.recorder import run as recorder
 from autolog.recorder.run import Run
-from autolog.settings import Target
+from autolog.targets import Target
 from autolog.values import BadValue, shortened
 
 if TYPE_CHECKING:

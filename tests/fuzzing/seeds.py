@@ -15,7 +15,7 @@ from autolog.journal.progress import Progress
 from autolog.journal.writer import Journal
 from autolog.recorder.run import Point, Run
 from autolog.records import Artifact, Kind, Link, Metrics, Status
-from autolog.settings import Target
+from autolog.targets import Target
 from tests.fuzzing.packed import Packed
 
 _INPUTS = '{"datasets":[{"dataset":{"name":"d","digest":"1","source_type":"x","source":"{}"}}]}'
