@@ -85,8 +85,7 @@ class Delivery:
         except (RunRefused, Rejected) as refusal:
             self._set_aside(run, refusal.reason)
             return []
-        run_ids[start.key] = opened
-        self._feed.store()
+        self._feed.know_run(start.key, opened)
         return [*late, partial(self._queue_whole, run, whole), partial(self._expand, run)]
 
     def _set_first_tags(self, run: int, tags: Batch) -> list[Step]:
