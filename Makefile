@@ -10,13 +10,16 @@ PYTEST_ARGS ?= -n 2
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
+EPISODES ?= 1000
+SEED ?= 1
+FAULTS_JSON ?= faults.json
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 # Lightning 2.1 reads its own checkpoints with a torch of its time only, or when told to.
 OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt EXTRA=test
 OLDEST_TESTS := $(foreach subject,announcer cli datasets exporters keras lightning mlflow models orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean
+.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo faults clean
 .PHONY: bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
@@ -50,6 +53,9 @@ test-in-venv: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(PY) examples/demo.py
+
+faults: $(INSTALLED)
+	$(PY) tests/campaign --episodes $(EPISODES) --from $(SEED) --json $(FAULTS_JSON)
 
 bench-core: $(INSTALLED)
 	$(PY) benchmarks/core.py
