@@ -63,6 +63,17 @@ class Progress:
         self.rejected[reason] = self.rejected.get(reason, 0) + values
         return reason
 
+    def settle_upload(self, upload: list[str], refusal: str, *, is_params_file: bool) -> None:
+        """Strike a file off the list: the server has it, or never will, by its `refusal`."""
+        self.uploads.remove(upload)
+        values = 1
+        if is_params_file:  # it has changed since where it is to be uploaded again
+            values = 0 if upload in self.uploads else self.filed.pop(upload[0], 0)
+        if refusal:
+            self.reject(refusal, values)
+        else:
+            self.acknowledged += values
+
     def note_damage(self, reason: str) -> bool:
         """Add a line to `damage`; False when it stands there already or there are too many."""
         line = reason[:_LONGEST_REASON]

@@ -99,19 +99,10 @@ def _ready(uploads: list[list[str]]) -> Iterator[list[str]]:
 
 
 def _settle(source: Source, entry: list[str], refusal: str) -> None:
-    """Strike a file off the list: the server has it, or never will."""
+    """The server has a file, or never will: let go of it."""
     run_key, file, _, kind = entry
     is_ours = file == params_file.spooled_name(run_key)
-    progress = source.feed.progress
-    progress.uploads.remove(entry)
-    values = 1
-    if is_ours:  # it has changed since where it is to be uploaded again
-        values = 0 if entry in progress.uploads else progress.filed.pop(run_key, 0)
-    if refusal:
-        progress.reject(refusal, values)
-    else:
-        progress.acknowledged += values
-    source.feed.store()
+    source.feed.settle_upload(entry, refusal, is_params_file=is_ours)
     spooled = source.feed.spooled(file)
     if spooled is not None and not is_ours:
         spooled.unlink()

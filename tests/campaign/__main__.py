@@ -28,6 +28,8 @@ from support import MlflowServer, memory_folder
 _LANES_A_CORE = 3
 """Episodes that go on at a time: each waits for most of its time."""
 _TOLD, _SHOWN = 50, 10
+_PATIENCE = 300.0
+"""Seconds that a server has to start: all begin at once."""
 
 
 class Campaign:
@@ -51,8 +53,8 @@ class Campaign:
         place = self._folder / f"server-{number}"
         place.mkdir()
         server = MlflowServer(place)
-        server.start()
         try:
+            server.start(_PATIENCE)
             while True:
                 seed = waiting.get_nowait()
                 folder = self._folder / f"episode-{seed}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SLOW = 0.3
 _HOURS = (-5, -1, 1, 100)
 _FILLER = "filler"
+_PATIENCE = 300.0
+"""Seconds that a server has to start."""
 
 _NETWORK: dict[str, Callable[[int], Switch]] = {
     "refuse": lambda _: FaultyProxy.refuse,
@@ -33,7 +35,7 @@ _NETWORK: dict[str, Callable[[int], Switch]] = {
     "401": lambda _: lambda proxy: proxy.status(401),
     "403": lambda _: lambda proxy: proxy.status(403),
     "404": lambda choice: _not_found(in_words=choice % 2 == 0),
-    "413": lambda _: lambda proxy: proxy.status(413),
+    "413": lambda choice: lambda proxy: proxy.status(413, path=("", "log-batch")[choice % 2]),
     "429": lambda choice: lambda proxy: proxy.status(429, retry_after=(None, 1)[choice % 2]),
     "500": lambda _: lambda proxy: proxy.status(500),
     "503": lambda _: lambda proxy: proxy.status(503),
@@ -96,7 +98,7 @@ def _kill_server(world: World, _: Fault) -> Iterator[None]:
     world.server.kill()
     world.note("SIGKILL to the server")
     yield
-    world.server.start()
+    world.server.start(_PATIENCE)
     world.note("the server is there again")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,14 +38,14 @@ def play(episode: Episode, server: MlflowServer, folder: Path) -> Played:
     started = time.monotonic()
     hit: list[str] = []
     missed: list[str] = []
-    with World(episode, server, folder) as world:
-        _befall(world, hit, missed)
-        try:
+    world = World(episode, server, folder)
+    try:
+        with world:
+            _befall(world, hit, missed)
             world.settle()
-        except AssertionError as error:
-            verdict = Verdict([f"no way back to order: {error}"])
-        else:
             verdict = judge(world)
+    except Exception:  # noqa: BLE001 - whatever is wrong here fails this episode and no other
+        verdict = Verdict([traceback.format_exc()])
     seconds = time.monotonic() - started
     return Played(episode.seed, verdict, world.account, hit, missed, world.was_synced, seconds)
 

@@ -6,18 +6,15 @@ or have been dropped and counted on a full disk; or stand behind a damaged byte,
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from campaign import truth
+from campaign.promises import Fate, Made, Value, made, plain
 
 from autolog.feed import read_meta
 from autolog.journal import layout, progress
@@ -26,44 +23,12 @@ from autolog.standing import inspect
 
 if TYPE_CHECKING:
     from campaign.schedule import Call
-    from campaign.world import Spot, World
+    from campaign.world import World
     from support import StoredRun
 
 _SHORTAGES = ("dropped and counted", "nothing can be logged", "No space left")
 """Words of which one stands where values were dropped."""
-_LARGEST = sys.float_info.max
 _STATUS_BY_SIGNAL = {-signal.SIGKILL: "FAILED", -signal.SIGTERM: "KILLED"}
-
-
-class Value(NamedTuple):
-    """One thing that a call logs."""
-
-    run: str
-    kind: str
-    key: str
-    step: int | None
-    content: float | str
-
-
-class Fate(Enum):
-    """What may become of what a call logs."""
-
-    KEPT = "kept"
-    """It was promised."""
-    OPEN = "in flight"
-    """The process died in the call: it may be there or not."""
-    DROPPED = "dropped"
-    """For want of room, and counted."""
-    AT_RISK = "at risk"
-    """It stands behind a damaged byte, in its segment."""
-
-
-class Made(NamedTuple):
-    """A call that was made, and what may become of it."""
-
-    call: Call
-    fate: Fate
-    values: tuple[Value, ...]
 
 
 @dataclass
@@ -86,56 +51,46 @@ class _Judge:
         self._verdict = Verdict()
         self._journals = {meta.owner.pid: j for j in world.journals() if (meta := read_meta(j))}
         self._runs: dict[str, StoredRun] = {}
+        self._refused_files = 0
 
     def verdict(self) -> Verdict:
-        host, child = self._made_by_host(), self._made_by_child()
-        names = list(dict.fromkeys(made.call.run for made in host))
+        world, workload = self._world, self._world.episode.workload
+        host = self._made(workload.calls, truth.HOST, world.host_pid)
+        child = self._made(workload.child, truth.CHILD, world.child_pid)
+        names = list(dict.fromkeys(each.call.run for each in host))
         for name in names:
-            found = self._world.server.store.runs_named(name)
+            found = world.server.store.runs_named(name)
             if len(found) > 1:
                 self._complain(f"{name} is there {len(found)} times")
             if found:
                 self._runs[name] = found[0]
         self._judge_values([*host, *child])
         for name in names:
-            self._judge_status(name, [made for made in host if made.call.run == name])
+            self._judge_status(name, [each for each in host if each.call.run == name])
             self._judge_times(name)
-        self._judge_account(host, self._world.host_pid)
-        self._judge_account(child, self._world.child_pid)
+        self._judge_account(host, world.host_pid)
+        self._judge_account(child, world.child_pid)
         self._judge_words()
         return self._verdict
 
     def _complain(self, problem: str) -> None:
         self._verdict.problems.append(problem)
 
-    # -- what was promised -----------------------------------------------------------------------
-
-    def _made_by_host(self) -> list[Made]:
-        calls = self._world.episode.workload.calls
-        return list(self._made(calls, truth.HOST, self._world.host_pid))
-
-    def _made_by_child(self) -> list[Made]:
-        calls = self._world.episode.workload.child
-        return list(self._made(calls, truth.CHILD, self._world.child_pid))
-
-    def _made(self, calls: Iterable[Call], file: str, pid: int | None) -> Iterator[Made]:
-        outcomes = truth.outcomes(self._world.folder / file)
-        spots = [spot for spot in self._world.damaged if spot.journal == self._journals.get(pid)]
+    def _made(self, calls: Iterable[Call], file: str, pid: int | None) -> list[Made]:
+        """The calls of a process."""
         if pid is None:
-            return
-        steps: Counter[tuple[str, str]] = Counter()
-        for call, outcome in itertools.zip_longest(calls, outcomes):
-            has_journal = outcome is None or outcome.dropped >= 0
-            yield Made(call, _fate(outcome, spots), tuple(_values(call, steps, has_journal)))
-            if outcome is None:
-                return
+            return []
+        spots = [spot for spot in self._world.damaged if spot.journal == self._journals.get(pid)]
+        return list(made(calls, truth.outcomes(self._world.folder / file), spots))
 
     # -- values ----------------------------------------------------------------------------------
 
-    def _judge_values(self, made: list[Made]) -> None:
+    def _judge_values(self, calls: list[Made]) -> None:
         stored = Counter(self._stored())
         refused = Counter(self._refused())
-        expected = [(value, each.fate) for each in made for value in each.values]
+        counted = sum(sum(progress.load(j).rejected.values()) for j in self._journals.values())
+        self._refused_files = counted - refused.total()  # which are counted, but are no letters
+        expected = [(value, each.fate) for each in calls for value in each.values]
         for value, fate in expected:
             if value.kind == "tag":
                 continue
@@ -152,6 +107,9 @@ class _Judge:
         if stored:
             counts["stored"] += 1
         elif refused:
+            counts["refused"] += 1
+        elif value.kind == "file" and self._refused_files > 0:
+            self._refused_files -= 1
             counts["refused"] += 1
         elif fate is Fate.DROPPED:
             counts["dropped"] += 1
@@ -183,7 +141,7 @@ class _Judge:
         ours = {key for call in calls if call.verb == "tags" for key in call.content}
         for name, run in self._runs.items():
             for point in self._world.server.points(run.id):
-                yield Value(name, "metric", point.key, point.step, _plain(point.value))
+                yield Value(name, "metric", point.key, point.step, plain(point.value))
             for key, text in run.params.items():
                 yield Value(name, "param", key, None, text)
             for key in ours & run.tags.keys():
@@ -198,7 +156,7 @@ class _Judge:
             letter = json.loads(line)
             run = names.get(letter["run_id"], "")
             for metric in letter.get("metrics", ()):
-                yield Value(run, "metric", metric["key"], metric["step"], _plain(metric["value"]))
+                yield Value(run, "metric", metric["key"], metric["step"], plain(metric["value"]))
             for kind in ("param", "tag"):
                 for key, text in letter.get(f"{kind}s", {}).items():
                     yield Value(run, kind, key, None, text)
@@ -211,8 +169,8 @@ class _Judge:
 
     # -- runs ------------------------------------------------------------------------------------
 
-    def _judge_status(self, name: str, made: list[Made]) -> None:
-        opening, ending = made[0], made[-1] if made[-1].call.verb == "close" else None
+    def _judge_status(self, name: str, calls: list[Made]) -> None:
+        opening, ending = calls[0], calls[-1] if calls[-1].call.verb == "close" else None
         if name not in self._runs:
             if opening.fate is Fate.KEPT:
                 self._complain(f"{name} is not there")
@@ -239,14 +197,14 @@ class _Judge:
 
     # -- what was said ---------------------------------------------------------------------------
 
-    def _judge_account(self, made: list[Made], pid: int | None) -> None:
+    def _judge_account(self, calls: list[Made], pid: int | None) -> None:
         """A journal's account has each of its values once, as stored or as refused."""
         journal = self._journals.get(pid)
         if journal is None or any(spot.journal == journal for spot in self._world.damaged):
             return
         state = progress.load(journal)
-        sure = sum(len(each.values) for each in made if each.fate is Fate.KEPT)
-        perhaps = sum(len(each.values) for each in made if each.fate is Fate.OPEN)
+        sure = sum(len(each.values) for each in calls if each.fate is Fate.KEPT)
+        perhaps = sum(len(each.values) for each in calls if each.fate is Fate.OPEN)
         if not sure <= state.settled <= sure + perhaps:
             counts = f"{state.acknowledged} stored and {state.rejected} refused"
             self._complain(f"{journal.name}: {counts}, of {sure} to {sure + perhaps} logged")
@@ -267,33 +225,3 @@ class _Judge:
             self._complain("values were lost to damage, and nobody said so")
         if told and not self._world.damaged:
             self._complain(f"damage that nobody did: {told}")
-
-
-def _fate(outcome: truth.Outcome | None, spots: list[Spot]) -> Fate:
-    if outcome is None:
-        return Fate.OPEN
-    if outcome.dropped:
-        return Fate.DROPPED
-    segment, end = layout.split(outcome.tail)
-    is_behind = any(segment == spot.segment and end > spot.offset for spot in spots)
-    return Fate.AT_RISK if is_behind else Fate.KEPT
-
-
-def _values(call: Call, steps: Counter[tuple[str, str]], has_journal: bool) -> Iterator[Value]:
-    """What a call logs; `steps` counts, by run and name, those that are given none."""
-    kind = {"metrics": "metric", "params": "param", "tags": "tag", "artifact": "file"}
-    for key, content in call.content.items() if call.verb in kind else ():
-        step = call.step
-        if call.verb == "metrics" and step is None:
-            step = steps[call.run, key]
-            steps[call.run, key] += has_journal
-        yield Value(call.run, kind[call.verb], key, step, _plain(content))
-
-
-def _plain(content: float | str) -> float | str:
-    """What MLflow makes of a value, so that equal ones are equal here."""
-    if isinstance(content, str):
-        return content
-    if math.isnan(content):
-        return "NaN"
-    return max(-_LARGEST, min(_LARGEST, content))

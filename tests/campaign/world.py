@@ -102,7 +102,8 @@ class World:
             "AUTOLOG_DIR": str(self.home),
             "AUTOLOG_BATCH_SECONDS": "1" if is_damaged else "0.1",  # what is sent suffers no more
             "AUTOLOG_EXIT_TIMEOUT": "1",
-            "AUTOLOG_LINGER": "5",
+            # A token that has expired is renewed for nobody who runs: he has to leave first.
+            "AUTOLOG_LINGER": "5" if self.episode.has("expire credential") else "300",
             "AUTOLOG_SEGMENT_SIZE": str(1 << 16),
         }
 
