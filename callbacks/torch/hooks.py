@@ -191,18 +191,15 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
                     tape.samples.append(batch_size(batch))
                     tape.awaits = LOSS
                 else:
-                    _advance(_pass_of(self), batch)
+                    moved = _pass_of(self)
+                    if not moved.weights and watched.has_models():
+                        moved.inputs = Inputs.of(batch)
+                    _thread.observer.tracker.advance(moved, batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
             guard.swallow("torch.hooks", error)
         return batch
 
     return __next__
-
-
-def _advance(moved: Pass, batch: object) -> None:
-    if not moved.weights and watched.has_models():
-        moved.inputs = Inputs.of(batch)
-    _thread.observer.tracker.advance(moved, batch_size(batch))
 
 
 def _pass_of(iterator: object) -> Pass:
