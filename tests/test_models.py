@@ -219,6 +219,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestLoading:
     """MLflow loads what was logged, and it predicts the same values."""
 
+    @pytest.mark.timeout(300)
     @pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.long), "server"])
     def test_each_flavor(
         self,
