@@ -83,7 +83,8 @@ def enable(
         registered_model_name: Make a version of each such model in the model registry, under this
             name. Default: none.
         log_model_signatures: With a model, the schemas of what it takes and gives. Default True.
-        log_input_examples: With a model, the first five rows of its training data. Default False.
+        log_input_examples: With a model, the first rows of its training data, five at most. Default
+            False.
         model_megabytes: A model that is larger is not logged, which is said once. Default 256.
         model_seconds: One that takes longer to serialise is not logged either. Default 2 s.
         upload_mb_per_second: Most of the network that the upload of files may take, in 10⁶ bytes a

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from autolog import recorder
+from autolog.callbacks import examples, schemas
 from autolog.recorder.files import MODEL
 from autolog.recorder.models import Budget, Duplicate, Model
 
@@ -27,6 +29,26 @@ _PROTOCOL: Final = 2
 """Of pickle, as ``torch.save`` has it."""
 
 
+class Inputs(NamedTuple):
+    """What a module takes, as far as that is known."""
+
+    schema: schemas.Schema | None = None
+    rows: Any = None
+    """The first of them, on their device, where an example is wanted."""
+
+    @classmethod
+    def of(cls, batch: Any) -> Inputs:
+        """The first thing in a batch, of which a few rows are kept at most. Waits for no device."""
+        chosen = recorder.get().settings
+        if not chosen.log_models:
+            return cls()
+        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
+        return cls(
+            schemas.of(first) if chosen.log_model_signatures else None,
+            examples.head(first) if chosen.log_input_examples else None,
+        )
+
+
 def unwrapped(module: Any) -> Module:
     """The user's own module within what torch wraps round it."""
     while True:
@@ -41,7 +63,7 @@ def unwrapped(module: Any) -> Module:
 def as_model(
     module: Module,
     *more_packages: str,
-    signature: Mapping[str, str | None] | None = None,
+    inputs: Inputs,
     read_weights: Callable[[], Weights] | None = None,
 ) -> Model:
     """A module, pickled whole; `more_packages` are what its class needs beside torch.
@@ -73,7 +95,9 @@ def as_model(
 
     packages = ("cloudpickle", "numpy", "torch", *more_packages)
     texts = {f"{_FOLDER}/pickle_module_info.txt": _PICKLE_MODULE}
-    return Model(write, f"{_FOLDER}/model.pth", flavors, packages, texts, signature)
+    signature = schemas.signature(inputs.schema, None)
+    example = examples.of(inputs.rows)
+    return Model(write, f"{_FOLDER}/model.pth", flavors, packages, texts, signature, example)
 
 
 def _size(module: Module) -> int:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ from commands import autolog as command
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightnings import Regression, loader, trainer
 from logged import only
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from support import run_script
 from torch import nn
+from torch.utils.data import DataLoader
 
 import autolog
 
@@ -117,6 +121,13 @@ for layers in ([], [Scale()]):
     model.fit(X32, y, verbose=0)
     note("keras+Scale" if layers else "keras", model.predict(X32, verbose=0))
 
+inputs = [keras.Input((4,), name=name) for name in "ab"]
+for given in ([X32, X32], {"a": X32, "b": X32}):
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.add(inputs)))
+    model.compile("sgd", "mse")
+    model.fit(given, y, verbose=0)
+    note("keras", model.predict(given, verbose=0))
+
 json.dump(predicted, open("predicted.json", "w"))
 """
 )
@@ -131,11 +142,16 @@ import mlflow
 client = mlflow.MlflowClient()
 loaded = {}
 
-def predict(flavor, model):
+def data_for(flavor, model):
+    if flavor == "sklearn":
+        return X
+    return {"a": X32, "b": X32} if type(model).__name__ == "Functional" else X32
+
+def predict(flavor, model, data):
     if flavor == "pytorch":
         import torch
-        return model(torch.tensor(X32)).detach().numpy()
-    return model.predict(X) if flavor == "sklearn" else model.predict(X32, verbose=0)
+        return model(torch.tensor(data)).detach().numpy()
+    return model.predict(data) if flavor == "sklearn" else model.predict(data, verbose=0)
 
 for noted, (kind, expected) in json.load(open("predicted.json")).items():
     run_name, name = noted.split("/")
@@ -150,11 +166,11 @@ for noted, (kind, expected) in json.load(open("predicted.json")).items():
     if flavor == "pytorch":
         more = {"map_location": "cpu"}
     model = importlib.import_module(f"mlflow.{flavor}").load_model(uri, **more)
-    np.testing.assert_allclose(predict(flavor, model), expected, rtol=1e-6)
+    data = data_for(flavor, model)
+    np.testing.assert_allclose(predict(flavor, model, data), expected, rtol=1e-6)
     if not custom:
         served = mlflow.pyfunc.load_model(uri)
-        given = X if flavor == "sklearn" else X32
-        np.testing.assert_allclose(served.predict(given), expected, rtol=1e-6)
+        np.testing.assert_allclose(served.predict(data), expected, rtol=1e-6)
     info = mlflow.models.get_model_info(uri)
     (version,) = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     assert version.name == "ours", version
@@ -169,8 +185,12 @@ for noted, (kind, expected) in json.load(open("predicted.json")).items():
             found[side] = schema.to_dict()
     if info.saved_input_example_info:
         example = mlflow.models.Model.load(folder).load_input_example(folder)
-        np.testing.assert_allclose(example, X[:5])
-        found["example"] = len(example)
+        parts = example.values() if isinstance(example, dict) else [example]
+        for part in parts:
+            np.testing.assert_allclose(part, X[:5], rtol=1e-6)
+        if not custom:
+            np.testing.assert_allclose(served.predict(example), expected[:5], rtol=1e-5)
+        found["examples"] = len(parts)
     if hasattr(client, "search_logged_models"):
         source = f"source_run_id = '{run.info.run_id}' AND name = '{name}'"
         (logged,) = client.search_logged_models(["0"], source)
@@ -199,6 +219,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestLoading:
     """MLflow loads what was logged, and it predicts the same values."""
 
+    @pytest.mark.timeout(300)
     @pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.long), "server"])
     def test_each_flavor(
         self,
@@ -228,9 +249,11 @@ def _tensors(dtype: str, *shapes: tuple[int, ...]) -> list[list[dict[str, Any]]]
     ]
 
 
-(_ROWS,) = _tensors("float32", (-1, 4))
+_ROWS, _PREDICTED = _tensors("float32", (-1, 4), (-1, 1))
+_KERAS = ["keras", "mlflow", "numpy", "tensorflow"]
 _MODULE = {
     "inputs": _ROWS,
+    "examples": 1,
     "requirements": ["cloudpickle", "lightning", "mlflow", "numpy", "torch"],
 }
 EXPECTED = {
@@ -238,15 +261,26 @@ EXPECTED = {
         "inputs": _tensors("float64", (-1, 4))[0],
         "outputs": _tensors("int64", (-1,))[0],
         "requirements": ["cloudpickle", "mlflow", "numpy", "scikit-learn", "scipy"],
-        "example": 5,
+        "examples": 1,
     },
-    "Net/model": {"requirements": ["cloudpickle", "mlflow", "numpy", "torch"]},
+    "Net/model": {
+        "inputs": _ROWS,
+        "examples": 1,
+        "requirements": ["cloudpickle", "mlflow", "numpy", "torch"],
+    },
     "Module/model": _MODULE,
     "Module/best_model": _MODULE,
     "Sequential/model": {
         "inputs": _ROWS,
-        "outputs": _tensors("float32", (-1, 1))[0],
-        "requirements": ["keras", "mlflow", "numpy", "tensorflow"],
+        "outputs": _PREDICTED,
+        "examples": 1,
+        "requirements": _KERAS,
+    },
+    "Functional/model": {
+        "inputs": [{"name": name, **_ROWS[0]} for name in "ab"],
+        "outputs": _PREDICTED,
+        "examples": 2,
+        "requirements": _KERAS,
     },
 }
 
@@ -487,6 +521,85 @@ class TestLightning:
         )
         model = _module_in(only(logged()))
         assert torch.equal(model.layer.weight, module.layer.weight)
+
+
+class TestExamples:
+    """The first rows of the training data, beside the model."""
+
+    @pytest.fixture
+    def example(self, logged: Logged) -> Callable[[], Any]:
+        """The one that the newest run has."""
+        autolog.enable(log_models=True, log_input_examples=True)
+
+        def read() -> Any:
+            file = logged()[-1].models["model"] / "input_example.json"
+            return json.loads(file.read_text()) if file.exists() else None
+
+        return read
+
+    def test_gaps(self, example: Callable[[], Any]) -> None:
+        """As MLflow has them in JSON, which knows no NaN."""
+        HistGradientBoostingRegressor().fit(np.array([[1.0], [np.nan], [2.0]]), [1.0, 2.0, 3.0])
+        assert example() == [[1.0], [None], [2.0]]
+
+    @pytest.mark.parametrize(("width", "rows"), [(90_000, 2), (200_001, None)])
+    def test_wide_rows(self, example: Callable[[], Any], width: int, rows: int | None) -> None:
+        """Fewer are taken, or none."""
+        DummyRegressor().fit(np.zeros((9, width)), np.zeros(9))
+        found = example()
+        assert (found and len(found)) == rows
+
+    def test_what_json_cannot_hold(self, example: Callable[[], Any]) -> None:
+        """The model is logged without an example."""
+        DummyRegressor().fit(np.array([[dt.date.min]], dtype=object), [1.0])
+        assert example() is None
+
+    def test_a_batch_that_is_used_again(self, example: Callable[[], Any]) -> None:
+        """The rows are those that the loop was given first."""
+        batch = torch.zeros(3, 2)
+        numbers = [0.0, 1.0, 2.0]
+        _train(DataLoader(numbers, collate_fn=lambda each: batch.add_(each[0])))
+        assert example() == [[0, 0]] * 3
+
+
+class TestTorch:
+    """What is known of the inputs of a model that was named."""
+
+    @pytest.mark.parametrize(
+        ("options", "inputs"),
+        [({}, _tensors("float32", (-1, 2))[0]), ({"log_model_signatures": False}, None)],
+    )
+    def test_signature(
+        self, logged: Logged, options: dict[str, Any], inputs: list[dict[str, Any]] | None
+    ) -> None:
+        """By the first batch of a loader; the outputs are not known."""
+        autolog.enable(log_models=True, **options)
+        _train(DataLoader(torch.zeros(6, 2), batch_size=2))
+        signature = _description(only(logged()))["signature"]
+        assert (signature and json.loads(signature["inputs"])) == inputs
+        assert not signature or signature["outputs"] is None
+
+    def test_without_a_loader(self, logged: Logged) -> None:
+        """There is no signature, and no example."""
+        autolog.enable(log_models=True, log_input_examples=True)
+        _train([torch.zeros(3, 2)])
+        described = _description(only(logged()))
+        assert (described["signature"], described["example"]) == (None, None)
+
+
+def _train(batches: Iterable[torch.Tensor]) -> None:
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    autolog.watch(net, optimizer)
+    for rows in batches:
+        net(rows).sum().backward()
+        optimizer.step()
+    autolog.end_run()
+
+
+def _description(run: LoggedRun) -> Any:
+    """What the other files of the run's model are written from."""
+    return json.loads(run.files["model"])
 
 
 _BESIDE = (

@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final, NamedTuple
+
+_EXAMPLE: Final = "input_example.json"
+"""The file of an input example in a model's folder."""
 
 from autolog.journal import files
 
@@ -82,6 +85,15 @@ class _Measured(io.BufferedWriter):
         return super().write(content)
 
 
+class Example(NamedTuple):
+    """An input example."""
+
+    text: str
+    """JSON."""
+    form: Mapping[str, object]
+    """How it is to be read, in MLflow's terms."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A trained model, in the terms of that flavor of MLflow's which loads it."""
@@ -98,15 +110,15 @@ class Model:
     """Other files of the model's folder."""
     signature: Mapping[str, str | None] | None = None
     """Schemas of ``inputs`` and ``outputs``, in MLflow's JSON."""
-    example: Mapping[str, object] | None = None
-    """What ``MLmodel`` says of the input example among the `texts`."""
+    example: Example | None = None
 
     def save(self, folder: Path, budget: Budget) -> None:
         """Write what is to be known from the model itself. Raises whatever serialising raises."""
         target = folder / self.path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.write(target, budget)
-        for path, text in self.texts.items():
+        example = {} if self.example is None else {_EXAMPLE: self.example.text}
+        for path, text in {**self.texts, **example}.items():
             place = folder / path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(place, "w", encoding="utf-8", opener=files.private) as file:
@@ -119,7 +131,7 @@ class Model:
             "packages": _versions(self.packages),
             "python": platform.python_version(),
             "signature": self.signature and dict(self.signature),
-            "example": self.example and dict(self.example),
+            "example": self.example and {"artifact_path": _EXAMPLE, **self.example.form},
         }
 
 

@@ -7,11 +7,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolog import environment, guard, recorder
-from autolog.callbacks import datasets, ranks, schemas
+from autolog.callbacks import datasets, ranks
 from autolog.callbacks.lightning import checkpoints, facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
 from autolog.callbacks.lightning.spaces import callbacks_of, space_of
-from autolog.callbacks.modules import as_model
+from autolog.callbacks.modules import Inputs, as_model
 from autolog.callbacks.tensors import Rings, plain
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ class _Observer:
             fit.losses.add(loss, batch, times)
             if fit.every is not None:
                 fit.log_step(trainer, fit.every)
-            if fit.batch_schema is None:
-                fit.look_at(batch)
+            if fit.inputs is None:
+                fit.inputs = Inputs.of(batch)
         except Exception as error:  # noqa: BLE001 - as a shield
             guard.swallow("lightning.on_train_batch_end", error)
 
@@ -192,8 +192,8 @@ class _Fit:
         self._step: int = self._first_step + trainer.global_step
         self.every = recorder.get().settings.log_every_n_steps
         """Optimizer steps between two values of batches; None where there are none."""
-        self.batch_schema: schemas.Schema | None = None
-        """That of the first batch, as far as it is known: empty where it has none."""
+        self.inputs: Inputs | None = None
+        """Those of the module, by the first batch."""
         self._rings = Rings()
         self.losses = Losses(self._rings)
 
@@ -263,19 +263,13 @@ class _Fit:
         module = trainer.lightning_module
         package = space_of(trainer).partition(".")[0].replace("_", "-")
         example = getattr(module, "example_input_array", None)
-        given = self.batch_schema if example is None else schemas.of(example)
-        signature = schemas.signature(given, None) if chosen.log_model_signatures else None
-        model = partial(as_model, module, package, signature=signature)
+        inputs = self.inputs or Inputs() if example is None else Inputs.of([example])
+        model = partial(as_model, module, package, inputs=inputs)
         self._training.log_model(model(), chosen)
         best = checkpoints.best_of(callbacks_of(trainer, "ModelCheckpoint"))
         if best is not None:
             read_weights = partial(checkpoints.weights_in, best)
             self._training.log_model(model(read_weights=read_weights), chosen, _BEST)
-
-    def look_at(self, batch: Any) -> None:
-        """Have the schema of what a module is given: of the first thing in a batch."""
-        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
-        self.batch_schema = schemas.of(first) or []
 
     def _is_free(self, trainer: Any, name: str) -> bool:
         is_taken = facts.is_logged(trainer, name)
