@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from figures import Figure, Part, benchmark, home, script, seconds_of_posting
+from figures import Figure, Part, benchmark, home, peak_megabytes, script, seconds_of_posting
 from support import SqliteStore, eventually, free_port
 
 
@@ -194,19 +194,13 @@ def memory(size: Size, target: str) -> list[Figure]:
                 for _ in range(processes)
             ]
             shippers = {int(training.stdout.readline()) for training in trainings}
-            resident = max(_resident(pid) for pid in shippers)
+            resident = max(peak_megabytes(pid) for pid in shippers)
             for training in trainings:
                 training.communicate("")
         assert len(shippers) == 1, shippers
         name = f"shipper, {processes} training process{'es' if processes > 1 else ''}"
         figures.append(Figure(name, resident, 40, "MB"))
     return figures
-
-
-def _resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 _SIZE = """

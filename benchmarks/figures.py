@@ -173,6 +173,12 @@ def seconds_of_posting(target: str, values: int, keys: int) -> float:
     return posting(target, values, keys).seconds
 
 
+def peak_megabytes(pid: int) -> float:
+    """Memory that a process had resident at most; 0 of one that has ended and is not collected."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def benchmark(
     description: str | None, parts: Callable[[Size, str], list[Part]], full: Size, quick: Size
 ) -> int:

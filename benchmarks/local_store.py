@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from figures import Figure, arguments, home, measured, script
+from figures import Figure, arguments, home, measured, peak_megabytes, script
 from support import SqliteStore
 
 
@@ -120,7 +120,7 @@ def _by_ours(new: Path, values: int, processes: int) -> Filled:
         said = [training.stdout.readline() for training in trainings]
         seconds = time.perf_counter() - begin
         assert said == ["stored\n"] * processes, said
-        filled = Filled(seconds, _peak(shipper), _libraries(shipper))
+        filled = Filled(seconds, peak_megabytes(shipper), _libraries(shipper))
         for training in trainings:
             training.communicate("end\n")
         _require(store, values + processes)
@@ -130,12 +130,6 @@ def _by_ours(new: Path, values: int, processes: int) -> Filled:
 def _require(store: SqliteStore, values: int) -> None:
     stored = sum(len(store.points(run_id)) for run_id in store.run_ids())
     assert stored == values, f"{stored} of {values} values are stored"
-
-
-def _peak(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def _libraries(pid: int) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from figures import home
+from figures import home, peak_megabytes
 from support import QUIET_MLFLOW, MlflowServer
 
 from peers.child import Order
@@ -128,17 +128,10 @@ class Meter:
     def _now(self) -> dict[int, Usage]:
         found = {}
         for process in self._person.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
                 taken = process.cpu_times()
                 found[process.pid] = Usage(taken.user + taken.system, peak_megabytes(process.pid))
         return found
-
-
-def peak_megabytes(pid: int) -> float:
-    """Resident memory of a living process at most; of a dead one nothing."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    return sum(peaks) / 1024
 
 
 class Bench(NamedTuple):
