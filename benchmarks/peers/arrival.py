@@ -10,6 +10,7 @@ from figures import Figure, seconds_of_posting
 from peers.contenders import MEMORY, Contender
 from peers.harness import Bench, Meter, Process, User, user
 from peers.tables import Results, Rows, grouped, median, spread, table
+from peers.tally import Tally
 from peers.work import METRICS
 
 if TYPE_CHECKING:
@@ -69,18 +70,17 @@ def _round(bench: Bench, size: Size, contender: Contender) -> dict[str, Any]:
         assert process.wait_until(lambda tally: tally.ready, 120)
         meter = Meter(person, process)
         requests = bench.server.request_count("/api/")
-        begin = time.monotonic()
+        begin = time.monotonic_ns()
         process.allow(size.steps)
-        while True:
+        ended = 0
+        while not ended and time.monotonic_ns() < begin + size.seconds * 1e9:
             time.sleep(_EVERY)
             meter.look()
-            seconds = time.monotonic() - begin
-            if seconds > size.seconds or _is_complete(bench, process, contender):
-                break
+            ended = _ended(bench, process, contender)
         return {
             "sends": contender.sends,
             "logged": size.steps * METRICS,
-            "seconds": seconds,
+            "seconds": ((ended or time.monotonic_ns()) - begin) / 1e9,
             "arrived": _arrived(bench, person, process),
             "requests": bench.server.request_count("/api/") - requests,
             "host_cpu": meter.host.seconds,
@@ -90,10 +90,12 @@ def _round(bench: Bench, size: Size, contender: Contender) -> dict[str, Any]:
         }
 
 
-def _is_complete(bench: Bench, process: Process, contender: Contender) -> bool:
-    if contender.sends:
-        return bench.server.store.count(process.place.run) == process.steps * METRICS
-    return process.tally.finished
+def _ended(bench: Bench, process: Process, contender: Contender) -> int:
+    """When all was there, in nanoseconds of the machine's clock; 0 where it is not."""
+    if not contender.sends:
+        return process.tally.words[Tally.FINISHED]
+    has_all = bench.server.store.count(process.place.run) == process.steps * METRICS
+    return time.monotonic_ns() if has_all else 0
 
 
 def _arrived(bench: Bench, person: User, process: Process) -> int:

@@ -52,7 +52,7 @@ def text(rows: Rows) -> str:
     posted = [row for row in own if row["case"] == "posting"]
     stores = [row for row in own if row["case"] == "store"]
     largest = max(stores, key=lambda row: row["values"])
-    cost, value_bytes = _cost(posted), largest["bytes"] / largest["values"]
+    cost, value_bytes = cost_of(posted), largest["bytes"] / largest["values"]
     a_worker = {
         what: statistics.median(row[what] / row["workers"] for row in stores)
         for what in ("connections", "memory")
@@ -93,7 +93,7 @@ _HEAD = (
 )
 
 
-def _cost(posted: Rows) -> _Cost:
+def cost_of(posted: Rows) -> _Cost:
     """Of server and database together, the medians over the numbers of workers."""
     found = []
     for workers in {row["workers"] for row in posted}:

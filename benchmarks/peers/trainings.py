@@ -72,11 +72,6 @@ fit({units}, WandbLogger())
 from lightning.pytorch.loggers import TensorBoardLogger
 fit({{units}}, TensorBoardLogger("."))
 """,
-        "Neptune offline": """
-from lightning.pytorch.loggers import NeptuneLogger
-fit({units}, NeptuneLogger(project="bench/peers", log_model_checkpoints=False,
-    capture_hardware_metrics=False, source_files=[], git_ref=False))
-""",
         "Aim": f"""
 from aim.pytorch_lightning import AimLogger
 fit({{units}}, AimLogger(repo=".", {_QUIET_AIM}))
@@ -132,7 +127,6 @@ _OFFLINE = {
     "PYTHONPATH": SEARCH_PATH,
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
-    "NEPTUNE_MODE": "offline",
     "HF_HUB_OFFLINE": "1",
     "DVC_NO_ANALYTICS": "1",
 }
