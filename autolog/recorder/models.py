@@ -17,10 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
+from autolog.journal import files
+
 _EXAMPLE: Final = "input_example.json"
 """The file of an input example in a model's folder."""
-
-from autolog.journal import files
 
 
 class OverBudget(Exception):
