@@ -36,8 +36,8 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(points=(10_000, 100_000, 1_000_000, 10_000_000), seconds=15, rounds=3)
-QUICK = Size(points=(10_000, 20_000), seconds=15, rounds=1)
+FULL = Size(points=(10_000, 100_000, 1_000_000, 10_000_000), seconds=10, rounds=3)
+QUICK = Size(points=(10_000, 20_000), seconds=10, rounds=1)
 
 
 def measure(bench: Bench) -> Rows:
