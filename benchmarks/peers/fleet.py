@@ -69,8 +69,12 @@ def fleet(
 
 
 def processor_seconds(processes: Iterable[psutil.Process]) -> float:
-    """What living processes have taken so far, with the children that have ended."""
-    return sum(sum(process.cpu_times()[:4]) for process in processes)
+    """What those that live have taken so far, with their children that have ended."""
+    seconds = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 def family(pid: int) -> list[psutil.Process]:

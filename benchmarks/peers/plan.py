@@ -22,7 +22,7 @@ class _Habit(NamedTuple):
     values: float
     """A second."""
     requests: float
-    """A second: a shipper waits for ``batch_seconds``, by default 1, before it sends."""
+    """A second, at most: a value waits for ``batch_seconds``, by default 1, for others."""
 
 
 _HABITS = (
@@ -84,7 +84,7 @@ def text(rows: Rows) -> str:
 _HEAD = (
     "each training logs",
     "values a second",
-    "requests a second",
+    "requests a second, at most",
     "cores kept busy",
     f"workers, each busy for {_LOAD:.0%}",
     "connections to the database",

@@ -195,7 +195,7 @@ def _store(mlflow: MlflowServer, database: Postgres) -> dict[str, Any]:
     )
     memory = sum(process.memory_full_info().pss for process in family(mlflow.pid))
     return {
-        "version": version,
+        "version": version.split()[0],
         "values": values,
         "bytes": size,
         "connections": connections,
