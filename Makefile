@@ -6,10 +6,14 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 CONSTRAINTS := constraints/tested.txt
 EXTRA := dev
 TOKEN_SECONDS ?= 120
+RUNS ?= 100000
+EPISODES ?= 1000
+SEED ?= 1
+FAULTS_JSON ?= faults.json
 AZUREML := VENV=.venv-azureml CONSTRAINTS=constraints/azureml.txt EXTRA=test-azureml
 BENCH := VENV=.venv-bench CONSTRAINTS=constraints/bench.txt EXTRA=bench
 BENCH_ARGS ?=
@@ -18,7 +22,7 @@ OLDEST := TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 VENV=.venv-oldest CONSTRAINTS=const
 OLDEST_TESTS := $(foreach subject,announcer cli datasets exporters keras lightning mlflow models orders runs sklearn torch,\
 	$(wildcard tests/test_$(subject).py tests/test_$(subject)_*.py))
 
-.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv demo clean
+.PHONY: check test test-main test-azureml azure-long test-long test-oldest test-in-venv fuzz faults demo clean
 .PHONY: bench bench-in-venv bench-core bench-frameworks bench-local bench-mlflow bench-azureml bench-azureml-in-venv
 .DELETE_ON_ERROR:
 
@@ -50,8 +54,14 @@ test-oldest:
 test-in-venv: $(INSTALLED)
 	$(PY) -m pytest $(PYTEST_ARGS) $(TESTS)
 
+fuzz: $(INSTALLED)
+	$(PY) -m tests.fuzzing -runs=$(RUNS)
+
 demo: $(INSTALLED)
 	$(PY) examples/demo.py
+
+faults: $(INSTALLED)
+	$(PY) tests/campaign --episodes $(EPISODES) --from $(SEED) --json $(FAULTS_JSON)
 
 bench:
 	$(MAKE) $(BENCH) bench-in-venv

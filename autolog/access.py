@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolog import settings
-from autolog.workspace.address import lacks_host
+from autolog import credentials, targets
+from autolog.workspace.address import Workspace, is_workspace, lacks_host
 
 
 class Denied(Exception):
@@ -30,7 +30,7 @@ class Access:
 
     def environment(self) -> dict[str, str]:
         """The environment for who sends there."""
-        return settings.shipper_environment(self.uri, with_credentials=self.is_trusted)
+        return credentials.shipper_environment(self.uri, with_credentials=self.is_trusted)
 
 
 class Gate:
@@ -38,8 +38,8 @@ class Gate:
 
     def __init__(self, to: str | None, root: Path) -> None:
         """`to` stands in for the target of every journal; `root` is the user's own journal root."""
-        self._to = None if to is None else settings.absolute(to)
-        self._configured = settings.target().uri
+        self._to = None if to is None else targets.absolute(to)
+        self._configured = targets.current().uri
         self._root = root.resolve()
 
     def admit(self, journal: Path, target: str) -> Access:
@@ -51,7 +51,7 @@ class Gate:
         if target.lower().startswith(("http://", "https://")):
             return Access(target, target, is_trusted=False)
         # Of a workspace without its host, Azure itself is asked for that.
-        is_safe = settings.is_local(target) or lacks_host(target)
+        is_safe = targets.is_local(target) or lacks_host(target)
         if is_safe and journal.resolve().is_relative_to(self._root):
             return Access(target, target, is_trusted=True)
         raise Denied(
@@ -61,9 +61,11 @@ class Gate:
 
 
 def _named(uri: str, target: str) -> Access:
-    public = target if _is_same(uri, target) else settings.without_userinfo(uri)
+    public = target if _is_same(uri, target) else targets.without_userinfo(uri)
     return Access(uri, public, is_trusted=True)
 
 
 def _is_same(uri: str, target: str) -> bool:
-    return settings.without_userinfo(uri).rstrip("/") == target.rstrip("/")
+    if is_workspace(uri) and is_workspace(target):
+        return Workspace.parse(uri).is_same(Workspace.parse(target))
+    return targets.without_userinfo(uri).rstrip("/") == target.rstrip("/")

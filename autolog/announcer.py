@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from autolog import guard, settings
+from autolog import environment, guard, targets
 from autolog.journal.root import is_remote
 from autolog.journal.writer import Journal
 from autolog.receipt import Receipt, shipper_state
@@ -47,7 +47,7 @@ class Announcer:
         if run.is_joined:
             return
         uri = run.target.public_uri
-        look = f"  (look: mlflow ui --backend-store-uri {uri})" if settings.is_local(uri) else ""
+        look = f"  (look: mlflow ui --backend-store-uri {uri})" if targets.is_local(uri) else ""
         place = f"workspace {Workspace.parse(uri).name}" if is_workspace(uri) else uri
         guard.say_once("start", f"{run.title} -> {place}{look}")
         if is_workspace(uri):
@@ -120,7 +120,7 @@ class Announcer:
 
 def _commands(journals: Mapping[Path, Journal], root: Path | None) -> list[str]:
     """What sends that from a place that stays: for a job its outputs, wherever they are."""
-    copies = settings.job_outputs()
+    copies = environment.job_outputs()
     if copies is None:
         return [f"autolog sync {root}"]
     targets = {journal.description["target"] for journal in journals.values()}

@@ -77,12 +77,14 @@ def enable(
         checkpoint: At the end of a Lightning fit, log the best and the last checkpoints that
             ``ModelCheckpoint`` has kept. Each is copied to the local disk first. Default False.
         log_models: Log the trained model, as MLflow's flavor of the framework does: scikit-learn,
-            Keras and Lightning by themselves, plain PyTorch with `watch`. Default True.
+            Keras and Lightning by themselves, plain PyTorch with `watch`; of Lightning that with
+            the weights of the best checkpoint too. Default True.
             Some models hold rows of their training data.
         registered_model_name: Make a version of each such model in the model registry, under this
             name. Default: none.
         log_model_signatures: With a model, the schemas of what it takes and gives. Default True.
-        log_input_examples: With a model, the first five rows of its training data. Default False.
+        log_input_examples: With a model, the first rows of its training data, five at most. Default
+            False.
         model_megabytes: A model that is larger is not logged, which is said once. Default 256.
         model_seconds: One that takes longer to serialise is not logged either. Default 2 s.
         upload_mb_per_second: Most of the network that the upload of files may take, in 10⁶ bytes a
@@ -122,7 +124,7 @@ def enable(
         "dir": dir,
     }
     current.configure(given)
-    current.aim(tracking_uri, workspace, experiment)
+    current.aim.take(tracking_uri, workspace, experiment)
     current.enable()
 
 
@@ -136,7 +138,7 @@ def disable() -> None:
 
 def pause() -> contextlib.AbstractContextManager[None]:
     """Context manager: what trains inside is not logged; explicit calls are."""
-    return session.get().recorder.pause()
+    return session.get().recorder.nesting.pause()
 
 
 def epochs(count: int) -> Iterator[int]:
@@ -238,7 +240,7 @@ def log_metrics(metrics: Mapping[str, Any], step: int | None = None) -> None:
     """
     recorder = session.get().recorder
     try:
-        run = recorder.context_run()
+        run = recorder.nesting.innermost()
         if run is not None:
             run.log_metrics(metrics, step)
         else:
@@ -283,7 +285,8 @@ def set_tags(tags: Mapping[str, object]) -> None:
 def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
     """Log a file, or a folder with what it holds, as it is at this moment.
 
-    The copy is made here, the upload happens in the background, behind the metrics.
+    The copy is made here, the upload happens in the background, behind the metrics. Where the files
+    that wait for it take ``journal_limit`` bytes, it is not logged: said once, and counted.
 
     Args:
         local_path: The file or folder.

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 import autolog
-from autolog import cleaning, doctor, settings
+from autolog import cleaning, doctor, environment, settings
 from autolog.access import Gate
 from autolog.databricks_init import init_script
 from autolog.journal.layout import HELD
@@ -286,7 +286,7 @@ def _echo(text: str, *, err: bool = False) -> None:
 
 
 def _root() -> Path:
-    chosen, _ = settings.resolve({}, settings.environment())
+    chosen, _ = settings.resolve({}, environment.variables())
     try:
         return journal_root(chosen.dir)
     except OSError as error:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autolog import git, guard, settings
+from autolog import environment, git, guard, targets
 
 _USERNAME, _RUN_CONTEXT = "MLFLOW_TRACKING_USERNAME", "MLFLOW_RUN_CONTEXT"
 _SOURCE_NAME, _SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
@@ -36,7 +36,7 @@ def tags() -> dict[str, str]:
 def _program() -> dict[str, str]:
     source = sys.argv[0] if sys.argv else ""
     return {
-        "mlflow.user": settings.environment().get(_USERNAME) or _user(),
+        "mlflow.user": environment.variables().get(_USERNAME) or _user(),
         _SOURCE_NAME: source or "<console>",
         _SOURCE_TYPE: "LOCAL",
         **_git(source),
@@ -77,7 +77,7 @@ def _git(source: str) -> Mapping[str, str]:
     if found.branch:
         tags["mlflow.source.git.branch"] = found.branch
     if found.url:
-        tags["mlflow.source.git.repoURL"] = settings.without_userinfo(found.url)
+        tags["mlflow.source.git.repoURL"] = targets.without_userinfo(found.url)
     return tags
 
 
@@ -89,7 +89,7 @@ def _notebook() -> dict[str, str]:
     shell: Any = ipython.get_ipython() if ipython is not None else None
     if not hasattr(shell, "kernel"):
         return {}
-    environ = settings.environment()
+    environ = environment.variables()
     name = (
         shell.user_ns.get("__vsc_ipynb_file__")
         or environ.get("__vsc_ipynb_file__")
@@ -158,7 +158,7 @@ def _databricks() -> dict[str, str]:
 
 
 def _given() -> dict[str, str]:
-    given = settings.environment().get(_RUN_CONTEXT)
+    given = environment.variables().get(_RUN_CONTEXT)
     if not given:
         return {}
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import autolog
-from autolog import settings
+from autolog import targets
 from autolog.workspace.address import SCHEME, Workspace
 
 _ENVIRONMENT = "/databricks/spark/conf/spark-env.sh"
@@ -64,13 +64,13 @@ def _checked(uri: str) -> Workspace | None:
     """The workspace of Azure ML that a tracking URI names, None for a server of another kind."""
     if not uri.isprintable() or " " in uri:
         raise ValueError(f"{uri!r} is no tracking URI: it has spaces or control characters")
-    if settings.without_userinfo(uri) != uri:
-        public = settings.without_userinfo(uri)
+    if targets.without_userinfo(uri) != uri:
+        public = targets.without_userinfo(uri)
         raise ValueError(
             f"the URI has a password, and an init script is no place for one: give {public}, and "
             "the password as a secret of the cluster, MLFLOW_TRACKING_PASSWORD"
         )
-    if settings.is_local(settings.absolute(uri)):
+    if targets.is_local(targets.absolute(uri)):
         raise ValueError(f"{uri!r} is a place on one machine: give a server that nodes reach")
     if urlsplit(uri).scheme != SCHEME:
         return None

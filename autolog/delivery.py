@@ -85,8 +85,7 @@ class Delivery:
         except (RunRefused, Rejected) as refusal:
             self._set_aside(run, refusal.reason)
             return []
-        run_ids[start.key] = opened
-        self._feed.store()
+        self._feed.know_run(start.key, opened)
         return [*late, partial(self._queue_whole, run, whole), partial(self._expand, run)]
 
     def _set_first_tags(self, run: int, tags: Batch) -> list[Step]:
@@ -192,7 +191,8 @@ class Delivery:
                 end_time = None if end.status == Status.RUNNING else end.timestamp
                 self._exporter.end_run(progress.run_ids[key], end.status, end_time)
             except (Rejected, RunRefused) as refusal:
-                self._feed.progress.reject(refusal.reason, 1)
+                self._set_ends_aside(run, refusal.reason)
+                return []
         is_listed = key in progress.ended
         if end.status == Status.RUNNING and is_listed:
             progress.ended.remove(key)
@@ -259,6 +259,12 @@ class Delivery:
             return
         held.set_aside(self._feed.folder, start, content)
         self._feed.hold(start.key, reason, values_in(content) - self._acknowledged[run])
+
+    def _set_ends_aside(self, run: int, reason: str) -> None:
+        """The same for a run of which all else is dealt with."""
+        ends: list[Record] = [each for each in self._records[run] if isinstance(each, RunEnd)]
+        self._records[run], self._acknowledged[run] = ends, 0
+        self._set_aside(run, reason)
 
 
 def values_in(records: Iterable[Record]) -> int:

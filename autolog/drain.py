@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from autolog import settings
+from autolog import environment, targets
 from autolog.journal import progress
 from autolog.journal.writer import Journal
 from autolog.receipt import shipper_state
 from autolog.settings import Settings
+from autolog.waiting import pause
 
-_POLL = 0.02
 _STANDSTILL, _STANDSTILL_OF_FILES = 5.0, 20.0
 """Seconds without any movement that end the wait: who uploads may have MLflow to load first."""
 _QUIET = 1.0
@@ -25,7 +25,7 @@ def drain(journals: Mapping[Path, Journal], chosen: Settings, say: Callable[[], 
     For files too where the machine goes away with the process: elsewhere the shipper outlives it.
     `say` is called over and over while that takes its time.
     """
-    is_ephemeral = settings.is_ephemeral()
+    is_ephemeral = environment.is_ephemeral()
     budget = _budget(journals.values(), chosen, is_ephemeral=is_ephemeral)
     wanted = {journal: journal.request_flush() for journal in journals.values()}
     started = moved = time.monotonic()
@@ -51,11 +51,11 @@ def drain(journals: Mapping[Path, Journal], chosen: Settings, say: Callable[[], 
             return
         if now - started > _QUIET:
             say()
-        time.sleep(_POLL)
+        time.sleep(pause(now - started))
 
 
 def _budget(journals: Iterable[Journal], chosen: Settings, *, is_ephemeral: bool) -> float:
     if is_ephemeral:
         return chosen.exit_timeout_ephemeral
-    is_local = all(settings.is_local(journal.description["target"]) for journal in journals)
+    is_local = all(targets.is_local(journal.description["target"]) for journal in journals)
     return chosen.exit_timeout_local if is_local else chosen.exit_timeout

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from autolog import hooks
+from autolog.journal import files
 from autolog.journal.layout import KILLED_MARKER
 from autolog.recorder.training import status_of
 from autolog.records import Status
@@ -63,7 +64,7 @@ class ExitWatch:
         if self._marker is not None:
             os.link(self._marker.name, path)
             return
-        self._marker = open(path, "x", encoding="ascii", opener=_private)  # noqa: SIM115
+        self._marker = open(path, "x", encoding="ascii", opener=files.private)  # noqa: SIM115
         faulthandler.register(signal.SIGTERM, file=self._marker, all_threads=False, chain=True)
 
     def after_fork(self) -> None:
@@ -106,7 +107,3 @@ class ExitWatch:
             self._cell_failed(status_of(error))
         else:
             self._cell_ended()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -98,8 +99,12 @@ class Feed:
     is_observer: bool = False
     """Only look: the folder is left as it is."""
     progress: Progress = field(init=False)
+    """How far it has come, with what a delivery in the middle of its way has changed."""
     held: set[str] = field(init=False)
     """Keys of the runs that the server refused."""
+    _committed: Progress = field(init=False)
+    """The same without that: a shipper that is killed then leaves this, and the next one does the
+    whole delivery again, which must not count twice."""
     _reader: Reader = field(init=False)
     _decoder: Decoder = field(init=False)
     _segment: int = field(init=False)
@@ -115,6 +120,7 @@ class Feed:
         if self.target != filled:
             self._start_over()
         self.progress.target = self.target
+        self._committed = deepcopy(self.progress)
         self._reader = Reader(self.folder, self.progress.cursor)
         self._decoder = Decoder()
         self._segment = layout.split(self.progress.cursor)[0]
@@ -184,6 +190,7 @@ class Feed:
     def commit(self, position: int) -> None:
         """Move the cursor, and let go of the segments behind it; a copy keeps its own."""
         self.progress.cursor = max(self.progress.cursor, position)
+        self._committed = deepcopy(self.progress)
         self.store()
         if self.life() is not Life.UNKNOWN:
             segment, _ = layout.split(self.progress.cursor)
@@ -194,7 +201,19 @@ class Feed:
         """Write the progress, if there is room: without it, the same is only sent again one day."""
         with contextlib.suppress(OSError):
             if not self.is_observer:
-                self.progress.store(self.folder)
+                self._committed.store(self.folder)
+
+    def know_run(self, run_key: str, run_id: str) -> None:
+        """Take note of a run's id, for whoever asks at once."""
+        for state in (self.progress, self._committed):
+            state.run_ids[run_key] = run_id
+        self.store()
+
+    def settle_upload(self, upload: list[str], refusal: str, *, is_params_file: bool) -> None:
+        """See `Progress.settle_upload`."""
+        for state in (self.progress, self._committed):
+            state.settle_upload(upload, refusal, is_params_file=is_params_file)
+        self.store()
 
     def _let_go(self, before: int) -> bool:
         """Remove segments; False when there were none."""
@@ -311,7 +330,8 @@ class Feed:
         self._reader.damage.clear()
         if owner is not Life.ALIVE and self._reader.control().is_damaged:
             found.append(f"{layout.CONTROL}: unreadable")
-        noted = [self.progress.note_damage(line) for line in found]
+        noted = [self._committed.note_damage(line) for line in found]
+        self.progress.damage = list(self._committed.damage)
         if any(noted):
             self.store()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from autolog import records
 from autolog.journal import files, layout, progress
-from autolog.journal.progress import leads_inside
 from autolog.journal.reader import Reader
 from autolog.records import Artifact, Metrics, Record, RunStart
 
@@ -40,7 +39,7 @@ def set_aside(folder: Path, start: RunStart, content: Sequence[Record]) -> None:
     segment = layout.MAGIC + frames + layout.seal(number + 1)
     files.replace(place / layout.segment_name(number), segment)
     for record in content:
-        if isinstance(record, Artifact) and leads_inside(record.file):
+        if isinstance(record, Artifact) and not record.leads_elsewhere:
             for each in record.places:
                 _move(folder / layout.FILES, place / layout.FILES, each)
 
@@ -77,6 +76,6 @@ def _frames(start: RunStart, content: Sequence[Record]) -> Iterator[bytes]:
 
 
 def _move(source: Path, target: Path, file: str) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # no file can have such a name
         (target / file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         (source / file).replace(target / file)

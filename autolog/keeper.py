@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autolog import guard, launch, settings
+from autolog import credentials, environment, guard, launch, targets
 from autolog.journal import progress
 from autolog.journal.owner import is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
@@ -97,7 +97,9 @@ class Sender:
             process = subprocess.Popen(
                 [*launch.command(_SHIPPER), str(self.group)],
                 cwd=self.group,
-                env=settings.shipper_environment(self._uri, sends_tokens=self._token is not None),
+                env=credentials.shipper_environment(
+                    self._uri, sends_tokens=self._token is not None
+                ),
                 stdin=subprocess.DEVNULL if self._token is None else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -142,7 +144,7 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - a credential may raise anything
             guard.say_once(
                 f"tokens:{self._uri}",
-                f"the credential given for {settings.without_userinfo(self._uri)} gives no token "
+                f"the credential given for {targets.without_userinfo(self._uri)} gives no token "
                 f"({type(error).__name__}: {error}). What is logged waits in the journal; "
                 "enable(workspace=...) with one that does, or autolog sync later",
             )
@@ -155,7 +157,7 @@ class Keeper:
     def __init__(self, mode: str) -> None:
         self.senders: dict[Path, Sender] = {}
         self.mode = mode
-        outputs = settings.job_outputs()
+        outputs = environment.job_outputs()
         self._mirror = Mirror(outputs) if outputs is not None else None
         self._is_stopped = False
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -119,5 +120,6 @@ def shipper_state(group: Path) -> ShipperState:
 
 
 def store_shipper_state(group: Path, state: ShipperState) -> None:
-    """Say the state of a group's shipper to whoever asks."""
-    files.replace(group / SHIPPER_STATE, json.dumps(asdict(state)).encode())
+    """Say the state of a group's shipper to whoever asks, if there is room for it."""
+    with contextlib.suppress(OSError):
+        files.replace(group / SHIPPER_STATE, json.dumps(asdict(state)).encode())

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 RUN, KEYS, METRICS, PARAMS, TAGS, ARTIFACT, END, INPUTS = range(1, 9)
@@ -71,6 +73,34 @@ class RunStart:
     timestamp: int
     """Milliseconds since the epoch, as in every record."""
 
+    @classmethod
+    def new(
+        cls,
+        name: str,
+        timestamp: int,
+        *,
+        key: str | None = None,
+        experiment: str | None = None,
+        experiment_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent_key: str | None = None,
+        run_id: str | None = None,
+        owned: bool = True,
+    ) -> RunStart:
+        """The start of a run that no journal has given a number yet; without a key of a new one."""
+        return cls(
+            run=0,
+            key=key or uuid.uuid4().hex,
+            name=name,
+            experiment=experiment,
+            experiment_id=experiment_id,
+            tags=dict(tags or {}),
+            parent_key=parent_key,
+            run_id=run_id,
+            owned=owned,
+            timestamp=timestamp,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -117,6 +147,11 @@ class Artifact:
         """All that belongs to it in the ``files`` folder."""
         return (self.file, model_folder(self.file)) if self.kind == Kind.MODEL else (self.file,)
 
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Whether something of it is outside the ``files`` folder, or would be outside the run."""
+        return not all(map(_leads_inside, (*self.places, self.path)))
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -140,7 +175,13 @@ class RunEnd:
 
 def model_folder(description: str) -> str:
     """The folder of a spooled model, which stands beside its description."""
-    return description.rpartition(".")[0]
+    return description.removesuffix(".json")
+
+
+def _leads_inside(path: str) -> bool:
+    """Whether a relative path with '/' stays inside the folder that it starts from."""
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 Record = RunStart | Metrics | Params | Tags | Artifact | Inputs | RunEnd
@@ -246,4 +287,6 @@ def _checked(record: Record) -> Record:
             raise TypeError(f"{name} is {kind}, not {declared}")
         if name in ("key", "parent_key") and value is not None and not _KEY.fullmatch(value):
             raise ValueError(f"{name} is not 32 hex digits")
+    if isinstance(record, Artifact) and record.leads_elsewhere:
+        raise ValueError("file or path leads elsewhere")
     return record

@@ -5,33 +5,30 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autolog import check, context, guard, hooks, settings, values
+from autolog import context, environment, guard, hooks, settings, targets, values
+from autolog.aim import Aim
 from autolog.announcer import Announcer
 from autolog.backlog import backlog
 from autolog.drain import drain
 from autolog.exits import ExitWatch
 from autolog.handle import RunHandle
 from autolog.journal import progress
-from autolog.journal.root import group_name, journal_root
 from autolog.journal.writer import Journal
-from autolog.keeper import Keeper
+from autolog.journals import Journals
 from autolog.receipt import Receipt, account, shipper_state
 from autolog.recorder import Recorder, Run, family
 from autolog.recorder.training import status_of
 from autolog.records import Status
-from autolog.settings import Origin, Target
+from autolog.settings import Origin
+from autolog.targets import Target
 from autolog.waiting import until
 from autolog.workspace import job
 from autolog.workspace.address import lacks_host
-from autolog.workspace.identity import credential_here, identify
 
 _STRICT_WAIT = 60.0
 _OF_SHIPPERS = frozenset({"batch_seconds", "upload_mb_per_second"})
@@ -39,15 +36,13 @@ _OF_SHIPPERS = frozenset({"batch_seconds", "upload_mb_per_second"})
 
 
 class Session:
-    """Settings, recorder, journals, keeper and integrations of this process."""
+    """Settings, target, recorder, journals and integrations of this process."""
 
     def __init__(self) -> None:
         self._given: dict[str, object] = {}
-        self._aimed: set[str] = set()
-        self._tokens: dict[str, Callable[[], str]] = {}
-        """What gives tokens for a tracking URI, where that lives in this process only."""
-        self.settings, self.origins = settings.resolve({}, settings.environment())
+        self.settings, self.origins = settings.resolve({}, environment.variables())
         self.recorder = Recorder(self.settings, self._journal_for)
+        self.aim = Aim(self.recorder.full_uris)
         self.recorder.run_tags = context.tags
         self.recorder.exit_status = lambda: self._exit_watch.status
         self._announcer = Announcer(self.receipt)
@@ -55,13 +50,10 @@ class Session:
         self.recorder.on_end.append(self._announcer.run_ended)
         self.recorder.on_close.append(self._announcer.link)
         self.switchboard = hooks.Switchboard()
-        self.journals: dict[Path, Journal] = {}
-        self.keeper = Keeper(self.settings.mode)
         self._exit_watch = ExitWatch(self._end_all, self.recorder.log_held_back)
+        self.journals = Journals(self.settings, self.aim, self._announcer, self._exit_watch)
         self.recorder.on_start.append(lambda _: self._exit_watch.start())
         self.recorder.on_end.append(self._after_run)
-        self._root: Path | None = None
-        self._lock = threading.RLock()
         self._apply()
         atexit.register(self._at_exit)
         if hasattr(os, "register_at_fork"):
@@ -76,79 +68,17 @@ class Session:
         given = {name: value for name, value in arguments.items() if value is not None}
         inherited = family.handed_down("settings") if self.recorder.is_child else {}
         known = {**inherited, **self._given, **given}
-        self.settings, self.origins = settings.resolve(known, settings.environment())
+        self.settings, self.origins = settings.resolve(known, environment.variables())
         self._given = known
         self._apply()
         for name in _OF_SHIPPERS & given.keys():
-            settings.export(settings.variable(name), str(getattr(self.settings, name)))
+            environment.export(settings.variable(name), str(getattr(self.settings, name)))
         family.hand_down("settings", {name: getattr(self.settings, name) for name in known})
 
     def _apply(self) -> None:
         guard.strict, guard.silent = self.settings.strict, self.settings.silent
         self.recorder.settings = self.settings
-        if not self.journals:
-            self.keeper.mode, self._root = self.settings.mode, None
-
-    def aim(
-        self,
-        tracking_uri: str | os.PathLike[str] | None,
-        workspace: object,
-        experiment: str | None,
-    ) -> None:
-        """Send new runs there, and have mlflow do the same, until mlflow is told otherwise.
-
-        Raises `SettingError` for what is no tracking URI, no workspace or no name, and for both.
-        """
-        if workspace is not None:
-            if tracking_uri:
-                message = f"tracking_uri={tracking_uri!r} beside a workspace: give one of them"
-                raise settings.SettingError(message)
-            tracking_uri = self._uri_of(workspace)
-        if tracking_uri:
-            try:
-                uri = settings.absolute(os.fspath(tracking_uri))
-            except (TypeError, ValueError) as error:
-                message = f"tracking_uri={tracking_uri!r}: {error}; use a URI or a folder"
-                raise settings.SettingError(message) from None
-            settings.choose_tracking_uri(uri)
-            self._aimed.add(uri)
-        if experiment:
-            if not isinstance(experiment, str):
-                raise settings.SettingError(f"experiment={experiment!r}: use the name, a text")
-            settings.choose_experiment(experiment)
-            self._aimed.add(experiment)
-
-    def _uri_of(self, workspace: object) -> str:
-        try:
-            found = identify(workspace)
-        except ValueError as error:
-            raise settings.SettingError(str(error)) from None
-        uri = found.workspace.uri
-        self._use_token(uri, found.token)
-        if found.uri is not None:
-            self.recorder.full_uris[uri] = found.uri
-        return uri
-
-    def _use_token(self, uri: str, token: Callable[[], str] | None) -> None:
-        if token is not None:
-            settings.keep_tokens_here()
-            self._tokens[uri] = token
-
-    def _token_for(self, uri: str) -> Callable[[], str] | None:
-        """What gives tokens for a tracking URI, where that lives in this process only."""
-        if uri not in self._tokens:
-            self._use_token(uri, credential_here(uri))
-        return self._tokens.get(uri)
-
-    def _newest_token(self, uri: str) -> Callable[[], str] | None:
-        """The same, which asks the credential that was named last, each time anew."""
-        if uri not in self._tokens:
-            return None
-
-        def token() -> str:
-            return self._tokens[uri]()
-
-        return token
+        self.journals.configure(self.settings)
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -161,100 +91,32 @@ class Session:
         if self.settings.disabled or family.is_importing_main():
             return
         if self.settings.strict and self.settings.mode != "offline":
-            self._check(settings.target())
+            self.aim.check(targets.current())
         self.recorder.is_enabled_here = True
-        settings.restore_job_run()
+        targets.restore_job_run()
         self.switchboard.enable()
         with guard.shield("enable"):
-            where = settings.target()
-            group = self._group(where)
-            if group is not None:
-                self.keeper.watch(group, where.uri, token=self._newest_token(where.uri))
+            where = targets.current()
+            self.journals.expect(where)
             if self.settings.mode != "offline":
                 job.keep_fresh(where.uri)
-
-    def _check(self, where: Target) -> None:
-        try:
-            problem = self._problem_of(where)
-        except Exception as error:  # noqa: BLE001 - a credential raises what its package raises
-            problem = f"no token: {error}"
-        if problem:
-            raise RuntimeError(
-                f"{where.public_uri} cannot be used: {problem}. Correct the tracking URI or the "
-                "credential (autolog doctor says more), or leave out strict to send it later"
-            )
-
-    def _problem_of(self, where: Target) -> str:
-        token = self._token_for(where.uri)
-        environ = settings.shipper_environment(where.uri, sends_tokens=token is not None)
-        return check.problem_of(environ, token() if token else "")
 
     def disable(self) -> None:
         """Switch the integrations off; open runs and what is logged stay."""
         self.switchboard.disable()
-        if lacks_host(str(settings.tracking_uri().value)):
+        if lacks_host(str(targets.tracking_uri().value)):
             guard.say_once(
                 "no host",
                 "MLflow by itself cannot use a workspace whose host nobody has asked for here: "
                 "mlflow.set_tracking_uri() takes what Workspace.get_mlflow_tracking_uri() gives",
             )
 
-    # -- journals --------------------------------------------------------------------------------
-
     def _journal_for(self, where: Target) -> Journal | None:
         """The journal of this process for a target; None, said once, when no disk can hold one."""
         if not self.journals and self.recorder.is_child:
             self.configure({})  # the parent's options: they were not there while main was imported
             family.at_end(self._at_end_of_child)
-        group = self._group(where)
-        if group is None:
-            return None
-        with self._lock:
-            journal = self.journals.get(group)
-            if journal is None:
-                journal = self._new_journal(group, where)
-        return journal
-
-    def _new_journal(self, group: Path, where: Target) -> Journal | None:
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        folder = group / f"{stamp}-{os.getpid()}-{secrets.token_hex(2)}"
-        try:
-            journal = Journal(
-                folder,
-                {"target": where.public_uri},
-                segment_size=self.settings.segment_size,
-                limit=self.settings.journal_limit,
-                wake=self.keeper.wake,
-            )
-        except OSError as error:
-            self._cannot_store(error)
-            return None
-        with contextlib.suppress(OSError):
-            self._exit_watch.mark_sigterm(folder)
-        self.journals[group] = journal
-        self.keeper.watch(group, where.uri, journal, self._newest_token(where.uri))
-        return journal
-
-    def _group(self, where: Target) -> Path | None:
-        try:
-            if self._root is None:
-                self._root = journal_root(self.settings.dir)
-                self._announcer.root_chosen(self._root, self.settings.dir)
-            self._token_for(where.uri)
-            name = group_name(where.public_uri, settings.credential_parts(where.uri), self._root)
-            group = self._root / name
-            group.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            self._cannot_store(error)
-            return None
-        return group
-
-    def _cannot_store(self, error: OSError) -> None:
-        guard.say_once(
-            "no journal",
-            f"nothing can be logged: {error}. Training goes on; "
-            "set AUTOLOG_DIR to a writable folder with free space",
-        )
+        return self.journals.open(where)
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -310,7 +172,7 @@ class Session:
             if self.journals:
                 self._end_journals()
             else:
-                self.keeper.leave()
+                self.journals.keeper.leave()
 
     def _end_journals(self) -> None:
         is_offline = self.settings.mode == "offline"
@@ -321,21 +183,17 @@ class Session:
         if not is_offline:
             with contextlib.suppress(KeyboardInterrupt):
                 drain(self.journals, self.settings, self._announcer.process_waits)
-        self._announcer.process_ends(self.journals, self._root)
-        self.keeper.stop()
+        self._announcer.process_ends(self.journals, self.journals.root)
+        self.journals.keeper.stop()
 
     def _at_end_of_child(self) -> None:
         with guard.shield("end of child", firm=True):
             self._end_all(status_of(sys.exc_info()[1]))
-            self.keeper.ensure()
+            self.journals.keeper.ensure()
 
     def _after_fork(self) -> None:
         guard.after_fork()
-        for journal in self.journals.values():
-            journal.abandon()
-        self.journals = {}
-        self._lock = threading.RLock()
-        self.keeper = Keeper(self.settings.mode)
+        self.journals.after_fork()
         self._exit_watch.after_fork()
         self.recorder.after_fork()
 
@@ -360,17 +218,7 @@ class Session:
             name: Origin(getattr(self.settings, name), origin)
             for name, origin in self.origins.items()
         }
-        named, experiment = settings.tracking_uri(), settings.active_experiment()
-        uri = Origin(settings.absolute(str(named.value)), named.origin)
-        where = Origin(settings.target().public_uri, self._origin(uri))
-        return {
-            "tracking_uri": where,
-            "experiment": Origin(experiment.value, self._origin(experiment)),
-            **shown,
-        }
-
-    def _origin(self, chosen: Origin) -> str:
-        return "argument" if chosen.value in self._aimed else chosen.origin
+        return {**self.aim.config(), **shown}
 
     @contextlib.contextmanager
     def run(
@@ -393,7 +241,7 @@ class Session:
             if tags is not None:
                 with guard.shield("run"):
                     run.set_tags(tags)
-            with recorder.entered(run):
+            with recorder.nesting.entered(run):
                 yield RunHandle(run)
             status = Status.FINISHED
         except BaseException as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from autolog import held, settings
+from autolog import held, targets
 from autolog.access import Access, Denied, Gate
 from autolog.artifacts import Lane
 from autolog.batching import Pace
@@ -239,7 +239,7 @@ def _settled(states: Iterable[Progress]) -> int:
 
 
 def _title(haul: _Haul) -> str:
-    target = settings.without_userinfo(haul.access.uri)
+    target = targets.without_userinfo(haul.access.uri)
     if is_locked(haul.group / SHIPPER_LOCK) and not haul.is_redirected:
         return f"{target}: {_sender(haul.group)} is sending; watching it"
     return target

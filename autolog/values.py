@@ -40,6 +40,8 @@ _SECRET_SHAPE = re.compile(
 )
 _TOKEN_SHAPE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w\-./+=]{20,}")
 MASK = "********"
+_USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_QUERY = re.compile(r"(/[^\s?'\"<>]*)\?[^\s'\"<>)]+")
 
 
 class BadValue(ValueError):
@@ -246,6 +248,14 @@ def masked(key: str, text: str) -> str:
     )
     is_token = bool(words) and words[-1] == "token" and _TOKEN_SHAPE.fullmatch(text)
     return MASK if says_key or is_token or _SECRET_SHAPE.search(text) else text
+
+
+def without_permissions(text: str) -> str:
+    """The words of somebody else, with what lets in masked in the addresses that they quote.
+
+    That is user name and password, and the whole query: a storage's permission is part of that.
+    """
+    return _QUERY.sub(rf"\1?{MASK}", _USERINFO.sub(f"{MASK}@", text))
 
 
 def _is_number(text: str) -> bool:

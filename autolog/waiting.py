@@ -8,16 +8,25 @@ from collections.abc import Callable
 from autolog.journal import progress
 from autolog.journal.writer import Journal
 
-_POLL = 0.01
+_SHORTEST, _LONGEST = 0.01, 0.25
+_SHARE = 0.05
+"""Of the wait so far. A look takes 0.2 ms of processor, and many processes that wait would keep it
+from the shipper, which gives way to them."""
+
+
+def pause(waited: float) -> float:
+    """Seconds until the next look, after so many seconds of waiting."""
+    return min(max(_SHORTEST, _SHARE * waited), _LONGEST)
 
 
 def until(condition: Callable[[], object], timeout: float) -> bool:
     """Wait until a condition holds; False where it does not after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() >= deadline:
+        waited = time.monotonic() - started
+        if waited >= timeout:
             return False
-        time.sleep(_POLL)
+        time.sleep(min(pause(waited), timeout - waited))
     return True
 
 

@@ -59,10 +59,14 @@ Size = TypeVar("Size")
 
 
 @contextmanager
-def server() -> Iterator[MlflowServer]:
-    """A real server with as many workers as MLflow starts by default."""
+def server(workers: int = 4, database: Any = None) -> Iterator[MlflowServer]:
+    """A real server, by default with as many workers as MLflow starts, over SQLite.
+
+    `database` is one in its place, with its ``uri``.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        started = MlflowServer(Path(folder), workers=4)
+        started = MlflowServer(Path(folder), workers)
+        started.store = database or started.store
         try:
             started.start(timeout=180)
             yield started
@@ -110,7 +114,7 @@ def seconds_of_process(program: str, target: str, **environ: str) -> float:
 _POSTING = """
 import json, sys, time
 import requests
-target, count, keys = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+target, count, keys, batch = sys.argv[1], *map(int, sys.argv[2:])
 session = requests.Session()
 api = target + "/api/2.0/mlflow/"
 run = session.post(api + "runs/create", json={"experiment_id": "0"}).json()["run"]["info"]["run_id"]
@@ -118,21 +122,55 @@ bodies = [
     json.dumps({"run_id": run, "metrics": [
         {"key": f"m{i % keys}", "value": i / 7, "timestamp": 1795464396110,
          "step": (first + i) // keys}
-        for i in range(1000)
+        for i in range(batch)
     ]}).encode()
-    for first in range(0, count, 1000)
+    for first in range(0, count, batch)
 ]
 headers = {"Content-Type": "application/json"}
-start = time.perf_counter()
+print("ready", flush=True)
+sys.stdin.readline()
+latencies = []
 for body in bodies:
+    start = time.perf_counter()
     session.post(api + "runs/log-batch", data=body, headers=headers).raise_for_status()
-print(time.perf_counter() - start)
+    latencies.append(time.perf_counter() - start)
+print(json.dumps(latencies), flush=True)
 """
 
 
+class Posted(NamedTuple):
+    """What clients took that only post bodies encoded before."""
+
+    seconds: float
+    """From the word to begin to the last reply."""
+    latencies: list[float]
+    """Seconds of each request."""
+
+
+def posting(target: str, values: int, keys: int, *, batch: int = 1000, clients: int = 1) -> Posted:
+    """Post so many values to a run of each client, `keys` of them to a step, `batch` a request."""
+    with home() as environ:
+        command = [sys.executable, "-c", _POSTING, target, *map(str, (values, keys, batch))]
+        pipe = subprocess.PIPE
+        started = [
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ)
+            for _ in range(clients)
+        ]
+        assert [client.stdout.readline() for client in started] == ["ready\n"] * clients
+        begin = time.perf_counter()
+        for client in started:
+            client.stdin.write("begin\n")
+            client.stdin.flush()
+        lines = [client.stdout.readline() for client in started]
+        seconds = time.perf_counter() - begin
+        for client in started:
+            client.communicate()
+    return Posted(seconds, [each for line in lines for each in json.loads(line)])
+
+
 def seconds_of_posting(target: str, values: int, keys: int) -> float:
-    """A client that only posts bodies encoded before, with so many of the values to a step."""
-    return float(script(_POSTING, target, str(values), str(keys)))
+    """What a single client takes."""
+    return posting(target, values, keys).seconds
 
 
 def peak_megabytes(pid: int) -> float:

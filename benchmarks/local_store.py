@@ -45,9 +45,9 @@ exporter_for(sys.argv[1], {}).check()
 
 _MLFLOW = """
 import os, sys, time
-from autolog import shipper
+from autolog.shipper import live
 os.setsid()
-shipper._give_way()
+live.give_way()
 from mlflow.entities import Metric
 from mlflow.tracking._tracking_service.utils import _get_store
 store = _get_store(sys.argv[1])

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from autolog import recorder, settings
+from autolog import environment, recorder
 
 if TYPE_CHECKING:
     from autolog.recorder import Training
@@ -49,7 +49,7 @@ class EpochLoss:
 
     def log(self, epoch: int, sums: Sums) -> None:
         """Log an epoch, counted from the start of the training; never waits for a rank."""
-        if settings.world_size() == 1:
+        if environment.world_size() == 1:
             self._write(epoch, [sums])
         elif not self._training.silent:
             self._epochs[epoch] = sums
@@ -101,7 +101,7 @@ def _means(ranks: list[Sums]) -> dict[int, float]:
 
 
 def _put(key: str, epochs: Mapping[int, Sums]) -> None:
-    group = settings.torch_distributed()
+    group = environment.torch_distributed()
     if group is None:
         return
     with contextlib.suppress(RuntimeError):  # its host, often the first rank, has ended
@@ -110,7 +110,7 @@ def _put(key: str, epochs: Mapping[int, Sums]) -> None:
 
 def _read(key: str) -> list[dict[int, Sums]]:
     """What every other rank has put; empty where one has put nothing, or nobody can be asked."""
-    group = settings.torch_distributed()
+    group = environment.torch_distributed()
     if group is not None:
         with contextlib.suppress(RuntimeError):
             store, keys = _store(group), _keys(key)
@@ -121,7 +121,7 @@ def _read(key: str) -> list[dict[int, Sums]]:
 
 def _forget(key: str) -> None:
     """Take out what the others have put."""
-    group = settings.torch_distributed()
+    group = environment.torch_distributed()
     if group is None:
         return
     with contextlib.suppress(RuntimeError):  # there are stores that cannot
@@ -130,7 +130,7 @@ def _forget(key: str) -> None:
 
 
 def _keys(key: str) -> list[str]:
-    return [f"{key}/{rank}" for rank in range(1, settings.world_size())]
+    return [f"{key}/{rank}" for rank in range(1, environment.world_size())]
 
 
 def _decoded(text: bytes) -> dict[int, Sums]:

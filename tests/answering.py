@@ -78,7 +78,7 @@ class AnsweringServer:
                 self.end_headers()
                 self.wfile.write(answer.body)
 
-            do_GET = do_POST = _answer  # noqa: N815 - names that the library looks for
+            do_GET = do_POST = do_PUT = _answer  # noqa: N815 - names that the library looks for
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""

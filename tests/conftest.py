@@ -19,7 +19,7 @@ import pytest
 from faults import FaultyProxy
 from logged import LoggedRun, logged_runs
 from readback import Experiment
-from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually
+from support import QUIET_MLFLOW, MlflowServer, end_started_scripts, eventually, memory_folder
 
 import autolog
 import autolog.guard
@@ -31,21 +31,17 @@ _OUTSIDE = (
     *("RANK", "WORLD_SIZE", "PYTHONPATH"),
     "PYTHONDONTWRITEBYTECODE",  # an installation has bytecode, so each process need not make it
 )
-_MEMORY = Path("/dev/shm")
-_ENOUGH_BYTES = 2 << 30
 
 
 @pytest.fixture(scope="session")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for what MLflow stores, in memory where a machine has room for it.
-
-    Its databases wait for the disk at each request, which is most of a request's time.
-    """
-    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH_BYTES:
+    """A folder for what MLflow stores, in memory where a machine has room for it."""
+    memory = memory_folder()
+    if memory is None:
         yield tmp_path_factory.mktemp("mlflow")
         return
     with tempfile.TemporaryDirectory(
-        dir=_MEMORY, prefix="autolog-tests-", ignore_cleanup_errors=True
+        dir=memory, prefix="autolog-tests-", ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
 
@@ -94,6 +90,29 @@ def faulty(mlflow_server: MlflowServer) -> Iterator[FaultyProxy]:
 def experiment(mlflow_server: MlflowServer) -> Experiment:
     """An experiment of the test's own, on the server that all share."""
     return Experiment(mlflow_server)
+
+
+@pytest.fixture
+def own_experiment(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """The same, which this process logs to."""
+    for name, value in experiment.env.items():
+        monkeypatch.setenv(name, value)
+    return experiment
+
+
+@pytest.fixture(params=["host", "ring"])
+def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of torch, once as it is, once with every loss going through a device ring."""
+    from autolog.callbacks.tensors import Scalars
+    from autolog.callbacks.torch.tape import Tape
+
+    def append(self: Scalars, scalar: object) -> None:
+        self._values.append(float("nan"))
+        self._rings.put(scalar, self, len(self) - 1)
+
+    if request.param == "ring":
+        monkeypatch.setattr(Scalars, "append", append)
+        monkeypatch.setattr(Tape, "begin", lambda *_: None)  # takes what is on the host
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +198,7 @@ def _end_session() -> None:
         return
     session.configure({"strict": False})  # what is pending now is no failure
     session.shutdown(0)
-    session.keeper.stop()
+    session.journals.keeper.stop()
     session._after_fork()  # lets go of all files, which it would keep as long as the process
     atexit.unregister(session._at_exit)
     module._session = None

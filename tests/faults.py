@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class FaultyProxy:
         """Everything that arrived, in order."""
         self._upstream = upstream
         self._behave: Behaviour = _pass
+        self._demanded: str | None = None
         self._switched = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -79,14 +81,18 @@ class FaultyProxy:
 
     def status(self, code: int, retry_after: str | int | None = None) -> None:
         """Answer `code` in MLflow's error form, and forward nothing."""
-        headers = () if retry_after is None else (("Retry-After", str(retry_after)),)
-        body = b'{"error_code": "FAULT", "message": "a fault of the test"}'
-        self._answer(Reply(code, body, (("Content-Type", "application/json"), *headers)))
+        self._answer(
+            _error(code, () if retry_after is None else (("Retry-After", str(retry_after)),))
+        )
 
-    def html(self) -> None:
-        """Answer 200 with a page, as captive portals and sign-in pages do; forward nothing."""
+    def html(self, code: int = 200) -> None:
+        """Answer with a page, as captive portals and sign-in pages do; forward nothing."""
         page = b"<!DOCTYPE html><html><title>Sign in</title></html>"
-        self._answer(Reply(200, page, (("Content-Type", "text/html"),)))
+        self._answer(Reply(code, page, (("Content-Type", "text/html"),)))
+
+    def garble(self, body: bytes) -> None:
+        """Answer 200 with a body that is not MLflow's; forward nothing."""
+        self._answer(Reply(200, body, (("Content-Type", "application/json"),)))
 
     def lose_reply(self) -> None:
         """Let the server act, then drop the connection without its reply."""
@@ -95,6 +101,10 @@ class FaultyProxy:
     def cut(self) -> None:
         """Let the server act, then give the first half of its body and drop the connection."""
         self._switch(_cut)
+
+    def reset(self) -> None:
+        """Let the server act, then reset the connection (RST) in place of its reply."""
+        self._switch(_reset)
 
     def slow(self, delay: float, path: str = "") -> None:
         """Wait `delay` seconds, then forward; at once where the path does not contain `path`."""
@@ -105,6 +115,14 @@ class FaultyProxy:
             _pass(handler, request)
 
         self._switch(wait)
+
+    def demand(self, authorization: str | None) -> None:
+        """Answer 401 to whatever comes without this header, from now on; None lets all in."""
+        self._demanded = authorization
+
+    def admits(self, request: Request) -> bool:
+        """Whether a request has the credential that is demanded."""
+        return self._demanded in (None, request.headers.get("Authorization"))
 
     def count(self, path: str = "") -> int:
         """How many requests arrived whose path contains `path`."""
@@ -186,7 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         request = Request(self.command, self.path, dict(self.headers.items()), body)
         self.proxy.requests.append(request)
-        self.proxy._behave(self, request)
+        behave = self.proxy._behave if self.proxy.admits(request) else _deny
+        behave(self, request)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
@@ -201,6 +220,16 @@ def _pass(handler: _Handler, request: Request) -> None:
         handler.close_connection = True
         return
     handler.send(reply)
+
+
+def _error(code: int, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """An error as MLflow says it."""
+    body = b'{"error_code": "FAULT", "message": "a fault of the test"}'
+    return Reply(code, body, (("Content-Type", "application/json"), *headers))
+
+
+def _deny(handler: _Handler, _: Request) -> None:
+    handler.send(_error(401))
 
 
 def _drop(handler: _Handler, _: Request) -> None:
@@ -221,3 +250,12 @@ def _cut(handler: _Handler, request: Request) -> None:
     reply = handler.proxy.forward(request)
     handler.send(reply, length=len(reply.body) // 2)
     _drop(handler, request)
+
+
+def _reset(handler: _Handler, request: Request) -> None:
+    handler.proxy.forward(request)
+    at_once = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    handler.rfile.close()  # which keeps the connection open as long as it is open itself
+    handler.connection.close()
+    handler.close_connection = True

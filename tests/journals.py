@@ -6,12 +6,12 @@ import contextlib
 import json
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import tmpfs
 
 from autolog import records
 from autolog.journal import layout
@@ -145,18 +145,12 @@ def losses(count: int, run: int = 1) -> list[bytes]:
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:
     """A filesystem of its own that is soon full; skips the test where mounting is forbidden."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if mount is None or umount is None:
-        pytest.skip("no mount command here")
-    place.mkdir()
-    command = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(tmpfs(place, size))
+        except OSError as error:
+            pytest.skip(str(error))
         yield place
-    finally:
-        subprocess.run([umount, "--lazy", str(place)], check=True)
 
 
 def each_flip(path: Path, start: int, stop: int) -> Iterator[int]:

@@ -18,12 +18,14 @@ from autolog.records import (
     Artifact,
     Decoder,
     Inputs,
+    Kind,
     Metrics,
     Params,
     Record,
     RunEnd,
     RunStart,
     Tags,
+    model_folder,
 )
 
 
@@ -40,6 +42,8 @@ class LoggedRun:
     """By name, (step, value) in the order of logging."""
     uploads: list[tuple[str, bytes]] = field(default_factory=list)
     """Path and content of each artifact in the order of logging."""
+    models: dict[str, Path] = field(default_factory=dict)
+    """The newest model of each name: the folder of what was serialised of it."""
     inputs: list[dict[str, Any]] = field(default_factory=list)
     """Datasets with their tags, as MLflow's ``runs/log-inputs`` has them."""
 
@@ -109,6 +113,8 @@ def _runs_of(journal: Path) -> list[LoggedRun]:
         elif isinstance(record, Artifact):
             file = journal / layout.FILES / record.file
             runs[record.run].uploads.append((record.path, file.read_bytes()))
+            if record.kind == Kind.MODEL:
+                runs[record.run].models[record.path] = Path(model_folder(str(file)))
         elif record is not None:
             _note(runs[record.run], record)
     return list(runs.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -29,6 +30,9 @@ QUIET_MLFLOW = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 """Keeps MLflow from phoning home and from starting helpers that no test needs."""
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 << 30
 
 
 def eventually(check: Callable[[], T], timeout: float = 10.0, every: float = 0.05) -> T:
@@ -149,6 +153,32 @@ def kill_group(process: subprocess.Popen[Any]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def memory_folder() -> Path | None:
+    """A folder in memory where a machine has one with room; else None, for the usual place.
+
+    MLflow's databases wait for the disk at each request, which is most of a request's time.
+    """
+    has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES
+    return _MEMORY if has_room else None
+
+
+@contextlib.contextmanager
+def tmpfs(place: Path, size: str) -> Iterator[Path]:
+    """A filesystem of its own that is soon full; raises `OSError` where mounting is forbidden."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        raise OSError("no mount command here")
+    place.mkdir()
+    command = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"mounting is not permitted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run([umount, "--lazy", str(place)], check=True)
+
+
 class Point(NamedTuple):
     """One stored value of a metric."""
 
@@ -156,6 +186,16 @@ class Point(NamedTuple):
     step: int
     timestamp: int
     value: float
+
+
+class StoredRun(NamedTuple):
+    """What MLflow keeps of a run beside its metrics."""
+
+    id: str
+    status: str
+    end_time: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
 
 
 class SqliteStore:
@@ -189,6 +229,24 @@ class SqliteStore:
         """How many values the runs of a name have."""
         query = "SELECT COUNT(*) FROM metrics JOIN runs USING (run_uuid) WHERE runs.name = ?"
         return int(self._rows(query, name)[0][0])
+
+    def runs_named(self, name: str) -> list[StoredRun]:
+        """The runs of that name."""
+        found = self._rows("SELECT run_uuid, status, end_time FROM runs WHERE name = ?", name)
+        return [
+            StoredRun(
+                run_id,
+                status,
+                end_time,
+                dict(self._rows("SELECT key, value FROM params WHERE run_uuid = ?", run_id)),
+                dict(self._rows("SELECT key, value FROM tags WHERE run_uuid = ?", run_id)),
+            )
+            for run_id, status, end_time in found
+        ]
+
+    def total(self) -> int:
+        """How many values all runs have."""
+        return int(self._rows("SELECT COUNT(*) FROM metrics")[0][0])
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         uri = f"file:{self._path}?mode=ro"
@@ -248,9 +306,23 @@ class MlflowServer:
         """Every run on the server, the oldest first."""
         return self.store.run_ids()
 
+    @property
+    def pid(self) -> int:
+        """The process that all its workers come from."""
+        assert self._process is not None
+        return self._process.pid
+
     def request_count(self, path: str) -> int:
         """How many requests it has answered whose line in its log contains `path`."""
         return (self._root / "server.log").read_text().count(path)
+
+    def artifacts(self, run_id: str) -> dict[str, bytes]:
+        """The files of a run, by their path in it."""
+        files: dict[str, bytes] = {}
+        for folder in self._root.glob(f"artifacts/*/{run_id}/artifacts"):
+            found = (path for path in folder.rglob("*") if path.is_file())
+            files |= {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+        return files
 
     def _healthy(self) -> bool:
         if self._process is not None and self._process.poll() is not None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import autolog, log_offline
+from answering import Answer, AnsweringServer
+from commands import autolog as command
+from commands import log_offline
 from journals import open_journal
+from mlflow import MlflowClient
 from support import eventually, run_script
 from trainings import fresh_name, group_of, run_named
 
+import autolog
+from autolog import credentials
+from autolog.artifacts import Lane, Upload
 from autolog.backlog import backlog
 from autolog.journal import layout
 from autolog.receipt import Sending
-from autolog.recorder.spool import Spool
+from autolog.recorder.spool import NoRoom, Spool
+from autolog.records import Kind
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
@@ -66,6 +73,47 @@ def test_what_cannot_be_read_leaves_nothing(spool: Spool, tmp_path: Path) -> Non
     with pytest.raises(OSError, match="directory"):
         spool.copy(tmp_path, "folder")
     assert list((tmp_path / "journal" / layout.FILES).iterdir()) == []
+
+
+def test_files_that_wait_are_bounded(tmp_path: Path) -> None:
+    """Those of all runs together, by the journal's limit; what has arrived makes room again."""
+    journal = open_journal(tmp_path / "journal", limit=1 << 20)
+    spools = [Spool(journal), Spool(journal)]
+    source = tmp_path / "half.bin"
+    source.write_bytes(bytes(600_000))
+    first, _ = [spool.copy(source, "half.bin") for spool in spools]
+    for spool in spools:
+        with pytest.raises(NoRoom, match="take journal_limit=1048576"):
+            spool.copy(source, "half.bin")
+    (tmp_path / "journal" / layout.FILES / first).unlink()  # as the shipper does
+    place = eventually(lambda: _accepted(spools[0], source))
+    assert (tmp_path / "journal" / layout.FILES / place).stat().st_size == 600_000
+    journal.abandon()
+
+
+def _accepted(spool: Spool, source: Path) -> str:
+    """Where a copy is; empty where there is no room."""
+    try:
+        return spool.copy(source, "half.bin")
+    except NoRoom:
+        return ""
+
+
+def test_a_file_too_many_is_counted_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what else is logged is not touched."""
+    monkeypatch.setenv("AUTOLOG_JOURNAL_LIMIT", str(1 << 20))
+    (tmp_path / "half.bin").write_bytes(bytes(600_000))
+    autolog.enable(mode="offline")
+    with autolog.run("files"):
+        for _ in range(4):
+            autolog.log_artifact(tmp_path / "half.bin")
+        autolog.log_metrics({"loss": 1.0})
+    receipt = autolog.flush(0)
+    assert (receipt.logged, receipt.pending) == (5, 3)
+    assert receipt.dropped == {"files over journal_limit": 2}
+    assert capsys.readouterr().err.count("take journal_limit=1048576") == 1
 
 
 # -- the limit on the network ----------------------------------------------------------------------
@@ -169,7 +217,7 @@ def test_an_upload_is_shown_and_is_not_the_host_s(
     assert loaded == "set()"
     group = group_of(autolog_home)
     assert backlog(group).sending == Sending("models/first.bin", 1_000_000, 1_000_000)
-    shown = autolog("status", code=0).stdout
+    shown = command("status", code=0).stdout
     assert "sends models/first.bin (1.0 MB of 1.0 MB)" in shown
     assert "2 (1.5 MB)" in shown
     faulty.pass_on()
@@ -189,4 +237,23 @@ def test_what_nobody_sends_is_shown_too(experiment: Experiment, tmp_path: Path) 
     """A file that was logged offline waits for ``autolog sync``, with its bytes."""
     (tmp_path / "large.bin").write_bytes(bytes(2_500_000))
     log_offline(experiment, tmp_path, extra='autolog.log_artifact("large.bin")')
-    assert "1 (2.5 MB)" in autolog("status", "--check", code=1).stdout
+    assert "1 (2.5 MB)" in command("status", "--check", code=1).stdout
+
+
+def test_nobody_is_told_the_permission_in_an_address(
+    new_store: Callable[[], str], tmp_path: Path
+) -> None:
+    """MLflow's repositories quote the address of a storage that refuses a file, and we them."""
+    uri, file = new_store(), tmp_path / "notes.txt"
+    file.write_text("notes")
+    client = MlflowClient(uri)
+    lane = Lane(credentials.shipper_environment(uri), tmp_path / "lane.log", lambda: None)
+    with AnsweringServer(Answer(403)) as storage:
+        experiment_id = client.create_experiment("x", f"{storage.url}/files?sig=very-secret")
+        run_id = client.create_run(experiment_id).info.run_id
+        lane.submit(Upload(run_id, str(file), file.name, Kind.FILE))
+        outcome = eventually(lane.outcome, 100)
+        lane.close()
+    assert "403" in outcome.problem
+    assert f"/{run_id}/artifacts?********" in outcome.problem
+    assert "very-secret" in storage.seen[0].path

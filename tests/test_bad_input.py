@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from logged import logged_runs
-from readback import Experiment
 
 import autolog
 
 if TYPE_CHECKING:
-    from support import MlflowServer
+    from readback import Experiment
 
 
 class Hostile:
@@ -44,15 +43,6 @@ class Growing(dict[str, Any]):
         for key in list(super().keys()):
             yield key, self[key]
         raise RuntimeError("dictionary changed size during iteration")
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """A fresh experiment on the shared server, which this process logs to."""
-    fresh = Experiment(mlflow_server)
-    for name, value in fresh.env.items():
-        monkeypatch.setenv(name, value)
-    return fresh
 
 
 @pytest.fixture
@@ -152,7 +142,7 @@ def test_the_bad_values_of_one_name_are_said_once(
 
 @pytest.mark.parametrize("is_strict", [False, True])
 def test_a_bad_value_costs_no_good_one(
-    is_strict: bool, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    is_strict: bool, own_experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The good metrics, params and tags of a call with bad ones are stored, strict or not."""
     if is_strict:
@@ -177,7 +167,7 @@ def test_a_bad_value_costs_no_good_one(
     assert run.tags().items() >= {"t": "1", "u": "3"}.items()
 
 
-def test_every_kind_of_number_is_a_number(experiment: Experiment) -> None:
+def test_every_kind_of_number_is_a_number(own_experiment: Experiment) -> None:
     """Numpy and torch scalars, 0-d arrays, bools, NaN and infinities are stored as they are."""
     import torch
 
@@ -200,7 +190,7 @@ def test_every_kind_of_number_is_a_number(experiment: Experiment) -> None:
     assert autolog.flush(60).complete
     run = autolog.last_run()
     assert run is not None
-    points = experiment.server.points(str(run.run_id))
+    points = own_experiment.server.points(str(run.run_id))
     assert {p.step for p in points} == {3, 4, 5, 6}
     stored = {p.key: p.value for p in points}
     assert math.isnan(stored.pop("nan"))
@@ -228,7 +218,7 @@ def test_no_library_has_a_word_to_say(offline: None) -> None:
     }
 
 
-def test_steps_reach_from_end_to_end_of_64_bits(experiment: Experiment) -> None:
+def test_steps_reach_from_end_to_end_of_64_bits(own_experiment: Experiment) -> None:
     """The smallest and the largest step that a store can hold arrive."""
     steps = [-(2**63), -1, 0, 2**63 - 1]
     for step in steps:
@@ -240,7 +230,7 @@ def test_steps_reach_from_end_to_end_of_64_bits(experiment: Experiment) -> None:
 
 
 def test_huge_and_changing_params(
-    experiment: Experiment, capfd: pytest.CaptureFixture[str]
+    own_experiment: Experiment, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """10 MB in one param and a thousand of them arrive; of a changed one the first value stands."""
     autolog.log_params({"big": "x" * 10_000_000})
@@ -296,7 +286,7 @@ def test_strict_refuses_a_param_that_changes(strict: None) -> None:
     ids=lambda options: f"{next(iter(options))}-{type(next(iter(options.values()))).__name__}",
 )
 def test_no_argument_of_run_costs_the_values_inside(
-    options: dict[str, Any], experiment: Experiment
+    options: dict[str, Any], own_experiment: Experiment
 ) -> None:
     """Whatever ``run`` is given, its block runs and what is logged inside is stored."""
     with autolog.run(**options) as run:
@@ -337,7 +327,7 @@ def test_hooks_never_raise_on_values_even_with_strict(
     assert len(_loud(capfd)) == 4
 
 
-def test_secrets_that_hooks_collect_are_masked(experiment: Experiment) -> None:
+def test_secrets_that_hooks_collect_are_masked(own_experiment: Experiment) -> None:
     """Params whose name or shape says that they are secrets arrive as stars."""
     from autolog import recorder
 

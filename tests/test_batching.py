@@ -8,20 +8,25 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autolog import batching
 from autolog.batching import MLFLOW, Batch, Limits, Metric, Pace, batches
 from autolog.exporters.wire import encode
-from autolog.records import Metrics, Params, Tags
+from autolog.records import Link, Metrics, Params, Tags
 
-_NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _INT64 = st.integers(-(2**63), 2**63 - 1)
-_METRICS = st.builds(
-    lambda points, step, timestamp: Metrics(
-        1, tuple(points), tuple(points.values()), step, timestamp
-    ),
-    st.dictionaries(_NAMES, st.floats(), min_size=1, max_size=6),
-    st.integers(0, 3),
-    _INT64,
-)
+_LINKS = st.none() | st.builds(Link, *[st.none() | _NAMES] * 3)
+
+
+@st.composite
+def _metrics(draw: st.DrawFn) -> Metrics:
+    points = draw(st.dictionaries(_NAMES, st.floats(), min_size=1, max_size=6))
+    links = draw(st.just(()) | st.tuples(*[_LINKS] * len(points)))
+    step, timestamp = draw(st.integers(0, 3) | _INT64), draw(st.integers(0, 1) | _INT64)
+    return Metrics(1, tuple(points), tuple(points.values()), step, timestamp, links)
+
+
+_METRICS = _metrics()
 _PARAMS = st.builds(Params, st.just(1), st.dictionaries(_NAMES, _NAMES, max_size=6))
 _TAGS = st.builds(Tags, st.just(1), st.dictionaries(_NAMES, _NAMES, max_size=6))
 _RECORDS = st.lists(st.one_of(_METRICS, _PARAMS, _TAGS), max_size=30)
@@ -40,10 +45,12 @@ def _point(metric: Metric) -> tuple[object, ...]:
 
 def _given(records: list[Metrics | Params | Tags]) -> list[tuple[object, ...]]:
     points = [
-        _point(Metric(key, value, record.timestamp, record.step))
+        _point(Metric(key, value, record.timestamp, record.step, link))
         for record in records
         if isinstance(record, Metrics)
-        for key, value in zip(record.keys, record.values, strict=True)
+        for key, value, link in zip(
+            record.keys, record.values, record.links or [None] * len(record.keys), strict=True
+        )
     ]
     return list(dict.fromkeys(points))
 
@@ -83,6 +90,18 @@ def test_no_batch_exceeds_a_limit(records: list[Metrics | Params | Tags], limits
         assert len(batch.params) <= limits.params
         assert len(batch.tags) <= limits.tags
         assert len(batch) == 1 or len(encode(batch)) <= limits.bytes
+
+
+@given(_NAMES, _NAMES, _LINKS)
+def test_no_item_is_counted_shorter_than_it_is_sent(key: str, text: str, link: Link | None) -> None:
+    """What the encoder adds to the body for an item, its comma too, is within what is reckoned."""
+    longest, smallest = -2.2250738585072014e-308, -(2**63)
+    metric = Metric(key, longest, smallest, smallest, link)
+    nothing = len(encode(Batch("r"))) - len(",")
+    assert len(encode(Batch("r", metrics=(metric,)))) - nothing <= batching._width(key, link)
+    (size,) = batching._sizes({key: text})
+    assert len(encode(Batch("r", params=((key, text),)))) - nothing <= size
+    assert len(encode(Batch("r", tags=((key, text),)))) - nothing <= size
 
 
 @given(_RECORDS)

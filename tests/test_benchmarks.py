@@ -93,8 +93,16 @@ _LINES = {
     "trainings": ("autolog.enable()", "autologged()", "mlflow.sklearn.autolog()"),
     "kills": _PEERS,
     "ends": _PEERS,
+    "growth": ("autolog", "TensorBoard", "list.append"),
+    "filling": ("1,000", "2,000"),
+    "crowd": ("autolog", "MLflow async"),
+    "scale": ("PostgreSQL", "SQLite"),
 }
 """By measurement, what its table has lines of."""
+
+
+_NEEDED = {"scale": "psycopg2"}
+"""By measurement, a module that comes with the extra `bench` only."""
 
 
 @pytest.mark.timeout(600)
@@ -107,6 +115,7 @@ def test_a_measurement_beside_peers_is_kept_and_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A quick run keeps its rows, draws a plot and writes a line for each contender."""
+    pytest.importorskip(_NEEDED.get(measurement, "peers"))
     from peers import command, report, trainings
 
     sklearn = {"scikit-learn": trainings.TRAININGS["scikit-learn"]}  # the others import for minutes
@@ -125,6 +134,30 @@ def test_a_measurement_beside_peers_is_kept_and_shown(
     assert "stale" not in written
     section = written.split(f"### {command.MEASUREMENTS[measurement].TITLE}")[1]
     assert [name for name in _LINES[measurement] if f"\n| {name} |" not in section] == []
+
+
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_the_plan_is_worked_out_from_the_rows() -> None:
+    """Requests of two sizes give what a request and a value cost, and that what all would take."""
+    from peers import plan
+
+    case = {"backend": "PostgreSQL", "workers": 2}
+    posted = [
+        {**case, "case": "posting", "requests": n, "values": n * size, "server": s, "database": d}
+        for n, size, s, d in ((100, 10, 0.49, 0.2), (40, 1000, 3.2, 0.88))
+    ]
+    assert plan.cost_of(posted) == pytest.approx((0.005939, 0.000096061), rel=1e-3)
+    store = {"values": 50_000, "bytes": 20_000_000, "connections": 8, "memory": 300.0}
+    steady = {"machines": 1, "trainings": 8, "requests": 80, "values": 800, "seconds": 10}
+    taken = {"server": 0.4, "database": 0.1, "shippers": 0.1, "late": 0.9}
+    rows = [
+        *posted,
+        {**case, "case": "store", **store, "version": "15.1", "max_connections": 100},
+        {**case, "case": "steady", **steady, **taken},
+    ]
+    text = plan.text(rows)
+    assert "| 1,000 x 10 = 10,000 | 1,000 x 1 = 1,000 | 5.94 + 0.96 = 6.90 | 14 | 56 |" in text
+    assert "come to 0.06 cores by this arithmetic; 0.05 were measured" in text
 
 
 @pytest.mark.usefixtures("_benchmarks_importable")

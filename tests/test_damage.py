@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_a_segment_cut_at_any_byte_is_read_up_to_there(
         assert read_to_the_end(reader, owner) == expected, length
         assert reader.damage, length
         assert read_to_the_end(reader, owner) == []
+
+
+def test_a_damaged_length_takes_no_memory(folder: Path) -> None:
+    """What a frame says of itself is believed no further than its file reaches."""
+    with open(segment(folder, 0), "r+b") as file:
+        file.seek(layout.START)
+        file.write(layout.LARGEST_BODY.to_bytes(4, "little"))
+    tracemalloc.start()
+    read_to_the_end(Reader(folder), Life.DEAD)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
 
 
 def test_a_page_of_zeros_is_damage_and_not_the_end(folder: Path) -> None:

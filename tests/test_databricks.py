@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from databricks_host import Databricks
 from support import MlflowServer, run_script
 
-from autolog import settings
+from autolog import credentials
 from autolog.batching import Batch, Metric
 from autolog.databricks_init import init_script
 from autolog.exporters import Retryable, RunRefused, exporter_for
@@ -87,18 +86,7 @@ def assert_all_is_there(server: MlflowServer, experiment: str) -> dict[str, str]
 
 def start_of_a_run(experiment: str | None = None) -> RunStart:
     """A new run."""
-    return RunStart(
-        run=0,
-        key=uuid.uuid4().hex,
-        name="run",
-        experiment=experiment,
-        experiment_id=None,
-        tags={},
-        parent_key=None,
-        run_id=None,
-        owned=True,
-        timestamp=1,
-    )
+    return RunStart.new("run", 1, experiment=experiment)
 
 
 @pytest.fixture
@@ -134,7 +122,7 @@ def test_what_databricks_refuses(databricks: Databricks, monkeypatch: pytest.Mon
     """A run needs an experiment, which is said; a token that is none and 429 are tried again."""
     for name, value in databricks.environ.items():
         monkeypatch.setenv(name, value)
-    for name, value in settings.shipper_environment("databricks").items():
+    for name, value in credentials.shipper_environment("databricks").items():
         monkeypatch.setenv(name, value)
     exporter = exporter_for("databricks", {})
     with pytest.raises(RunRefused, match=r"mlflow\.set_experiment"):

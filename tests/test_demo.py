@@ -20,7 +20,9 @@ def rows(printed: str) -> dict[str, list[str]]:
     return {row[1]: row for row in cells if row[1]}
 
 
-@pytest.mark.parametrize("to_server", [False, True], ids=["default", "server"])
+@pytest.mark.parametrize(
+    "to_server", [False, pytest.param(True, marks=pytest.mark.long)], ids=["default", "server"]
+)
 def test_the_demo_reads_back_what_it_logged(
     to_server: bool, mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:

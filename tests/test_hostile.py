@@ -15,8 +15,7 @@ import pytest
 from journals import KEY, bodies, encoded, lay_out, losses, run_start, write_meta
 from support import MlflowServer, eventually
 
-from autolog import held, params_file, records
-from autolog import settings as autolog_settings
+from autolog import credentials, held, params_file, records
 from autolog.artifacts import Lane
 from autolog.batching import Pace
 from autolog.exporters import Rejected, exporter_for
@@ -216,6 +215,8 @@ def test_a_run_set_aside_moves_only_its_own_files(folder: Path, outside: Path) -
         Artifact(1, "../../outside/secret.json", "secret.json"),
         Artifact(1, str(outside), "secret.json"),
         Artifact(1, "a/b/c/none.txt", "none.txt"),
+        Artifact(1, "no\0name", "none.txt"),
+        Artifact(1, "no\ud800name", "none.txt"),
         Params(1, {"a": "b"}),
     ]
     held.set_aside(folder, run_start(), contents)
@@ -421,6 +422,7 @@ def test_a_model_has_only_files_of_its_own(
 ) -> None:
     """One with a second name of a file that is elsewhere is refused as a whole."""
     described = {"key": KEY, "number": 1, "timestamp": 1, "step": 0}
+    described |= {"flavors": {}, "packages": {}, "python": "3.11"}
     file, folder = tmp_path / "model.json", tmp_path / "model"
     file.write_text(json.dumps(described))
     folder.mkdir()
@@ -429,6 +431,19 @@ def test_a_model_has_only_files_of_its_own(
     plant(outside, folder / "MLmodel")
     with pytest.raises(Rejected, match="a file that is elsewhere: MLmodel"):
         SpooledModel.read(file, "model")
+
+
+@pytest.mark.parametrize("damaged", [{"flavors": None}, {"packages": "none"}, {}])
+def test_a_model_that_is_not_described_is_refused(
+    damaged: dict[str, object], tmp_path: Path
+) -> None:
+    """It is not tried again and again."""
+    described = {"key": KEY, "number": 1, "timestamp": 1, "step": 0, "flavors": {}, "packages": {}}
+    (tmp_path / "model.json").write_text(json.dumps(described | damaged))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pkl").write_bytes(b"its own")
+    with pytest.raises(Rejected, match="no model in the journal"):
+        SpooledModel.read(tmp_path / "model.json", "model")
 
 
 def test_a_hostile_journal_uploads_only_its_own_files(
@@ -452,7 +467,7 @@ def test_a_hostile_journal_uploads_only_its_own_files(
     (spool / "link.txt").symlink_to(outside)
     os.mkfifo(spool / "pipe.txt")
 
-    environ = autolog_settings.shipper_environment(mlflow_server.url)
+    environ = credentials.shipper_environment(mlflow_server.url)
     exporter = exporter_for(mlflow_server.url, environ)
     lane = Lane(environ, tmp_path / "log", exporter.token)
     shipper = Shipper(exporter, lane, Pace(), clock=time.monotonic)
@@ -468,5 +483,6 @@ def test_a_hostile_journal_uploads_only_its_own_files(
     assert {point.value for point in mlflow_server.points(run_id)} == {0.0, 1.0, 2.0}
     client = mlflow_server.client()
     assert [artifact.path for artifact in client.list_artifacts(run_id)] == ["good.txt"]
-    assert sum(account.rejected.values()) == len(contents) - 1
+    assert sum("leads elsewhere" in line for line in account.damage) == 3
+    assert sum(account.rejected.values()) == 2
     assert outside.read_bytes() == SECRET

@@ -28,7 +28,7 @@ from autolog.journal import layout
 from autolog.journal.owner import Life, is_locked
 from autolog.journal.reader import Reader
 from autolog.recorder.run import Run
-from autolog.settings import Target
+from autolog.targets import Target
 
 if TYPE_CHECKING:
     from autolog.journal.writer import Journal

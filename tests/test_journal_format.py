@@ -17,7 +17,7 @@ from autolog.journal import layout, progress
 from autolog.journal.progress import Progress
 from autolog.recorder.run import Run
 from autolog.records import RunStart
-from autolog.settings import Target
+from autolog.targets import Target
 
 PAGE = Path(__file__).parent.parent / "docs" / "journal-format.md"
 

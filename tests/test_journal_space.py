@@ -54,6 +54,29 @@ def test_at_the_limit_the_essential_stays_longest_and_the_count_is_right(tmp_pat
     assert [f.body for f in reader.frames(Life.ALIVE)][-1] == b"stored again"
 
 
+def test_without_room_for_values_runs_begin_and_end(tmp_path: Path) -> None:
+    """Each segment has room that no value takes; once that is used up too, no run lacks a start."""
+    journal = open_journal(tmp_path / "j", limit=1 << 20)
+    value = layout.frame(bytes(500))
+    while not journal.dropped:
+        journal.append(value)
+    journal.append(layout.frame(b"an end"), 0)
+    assert bodies(journal.folder, Life.ALIVE)[-1] == b"an end"
+    assert journal.dropped.total() == 1
+
+    journal.declare("run", layout.frame(b"a start".ljust(1 << 14)))
+    assert journal.dropped.total() == 2
+    journal.append(layout.frame(b"a value"))
+    assert journal.dropped.total() == 3
+    assert appended(journal.folder, journal)[-1] == b"an end"
+    for path in sorted(journal.folder.glob("*.seg"))[:-1]:
+        path.unlink()
+    journal.prepare()
+    journal.append(layout.frame(b"a value"))
+    reader = Reader(journal.folder, layout.position(layout.split(journal.tail)[0], 0))
+    assert [frame.body.strip() for frame in reader.frames(Life.ALIVE)] == [b"a start", b"a value"]
+
+
 _ON_A_FULL_DISK = """
     import os
     from pathlib import Path

@@ -113,7 +113,7 @@ _PLACES: list[tuple[str, object, str]] = [
     ("lightning.on_train_epoch_end", observer._Fit, "end_epoch"),
     ("lightning.on_save_checkpoint", observer._Fit, "log_epoch"),
     ("lightning.on_train_end", observer._Fit, "log_epoch"),
-    ("lightning.model", observer, "as_model"),
+    ("lightning.models", observer, "as_model"),
     ("lightning.on_before_backward", losses.Losses, "hear"),
     ("lightning.on_exception", runs.Runs, "note_error"),
 ]
@@ -168,7 +168,7 @@ def test_a_hook_that_fails(
     does not; and each place is reached by one of them.
     """
     place, owner, name = hook
-    autolog.enable(log_models=place == "lightning.model")
+    autolog.enable(log_models=place == "lightning.models")
     clean = _train(fails=False, explicit=False)
     guard.silent = False
     capfd.readouterr()

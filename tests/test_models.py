@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
+import datetime as dt
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +12,22 @@ import numpy as np
 import pytest
 import torch
 from commands import autolog as command
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightnings import Regression, loader, trainer
+from logged import only
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from support import run_script
+from torch import nn
+from torch.utils.data import DataLoader
 
 import autolog
 
 if TYPE_CHECKING:
-    from logged import LoggedRun
+    from logged import Logged, LoggedRun
     from support import MlflowServer
 
 _DATA = """
@@ -38,9 +47,9 @@ autolog.enable(log_input_examples=True, registered_model_name="ours")
     + """
 predicted = {}
 
-def note(flavor, values):
+def note(flavor, values, name="model"):
     run = autolog.last_run()
-    predicted[run.name] = flavor, np.asarray(values).tolist()
+    predicted[f"{run.name}/{name}"] = flavor, np.asarray(values).tolist()
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -86,15 +95,19 @@ class Module(pl.LightningModule):
         return self.layer(rows)
 
     def training_step(self, batch, _):
+        self.log("step", float(self.global_step))
         return torch.nn.functional.mse_loss(self(batch[0]), batch[1])
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 module = Module()
-quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
-pl.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet).fit(module, loader)
+saving = pl.callbacks.ModelCheckpoint("checkpoints", monitor="step", mode="min")
+quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False)
+pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[saving], **quiet).fit(module, loader)
 note("pytorch", module(torch.tensor(X32)).detach())
+best = Module.load_from_checkpoint(saving.best_model_path)
+note("pytorch", best(torch.tensor(X32)).detach(), "best_model")
 
 import keras
 
@@ -107,6 +120,13 @@ for layers in ([], [Scale()]):
     model.compile("sgd", "mse")
     model.fit(X32, y, verbose=0)
     note("keras+Scale" if layers else "keras", model.predict(X32, verbose=0))
+
+inputs = [keras.Input((4,), name=name) for name in "ab"]
+for given in ([X32, X32], {"a": X32, "b": X32}):
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.add(inputs)))
+    model.compile("sgd", "mse")
+    model.fit(given, y, verbose=0)
+    note("keras", model.predict(given, verbose=0))
 
 json.dump(predicted, open("predicted.json", "w"))
 """
@@ -122,15 +142,21 @@ import mlflow
 client = mlflow.MlflowClient()
 loaded = {}
 
-def predict(flavor, model):
+def data_for(flavor, model):
+    if flavor == "sklearn":
+        return X
+    return {"a": X32, "b": X32} if type(model).__name__ == "Functional" else X32
+
+def predict(flavor, model, data):
     if flavor == "pytorch":
         import torch
-        return model(torch.tensor(X32)).detach().numpy()
-    return model.predict(X) if flavor == "sklearn" else model.predict(X32, verbose=0)
+        return model(torch.tensor(data)).detach().numpy()
+    return model.predict(data) if flavor == "sklearn" else model.predict(data, verbose=0)
 
-for name, (kind, expected) in json.load(open("predicted.json")).items():
-    (run,) = client.search_runs(["0"], f"tags.mlflow.runName = '{name}'")
-    uri = f"runs:/{run.info.run_id}/model"
+for noted, (kind, expected) in json.load(open("predicted.json")).items():
+    run_name, name = noted.split("/")
+    (run,) = client.search_runs(["0"], f"tags.mlflow.runName = '{run_name}'")
+    uri = f"runs:/{run.info.run_id}/{name}"
     flavor, _, custom = kind.partition("+")
     more = {}
     if custom:
@@ -140,32 +166,38 @@ for name, (kind, expected) in json.load(open("predicted.json")).items():
     if flavor == "pytorch":
         more = {"map_location": "cpu"}
     model = importlib.import_module(f"mlflow.{flavor}").load_model(uri, **more)
-    np.testing.assert_allclose(predict(flavor, model), expected, rtol=1e-6)
+    data = data_for(flavor, model)
+    np.testing.assert_allclose(predict(flavor, model, data), expected, rtol=1e-6)
     if not custom:
         served = mlflow.pyfunc.load_model(uri)
-        given = X if flavor == "sklearn" else X32
-        np.testing.assert_allclose(served.predict(given), expected, rtol=1e-6)
+        np.testing.assert_allclose(served.predict(data), expected, rtol=1e-6)
     info = mlflow.models.get_model_info(uri)
     (version,) = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     assert version.name == "ours", version
     folder = mlflow.artifacts.download_artifacts(uri)
     requirements = open(f"{folder}/requirements.txt").read().replace("-cpu", "").split()
-    loaded[name] = {"requirements": sorted(line.partition("==")[0] for line in requirements)}
+    found = loaded[f"{run_name.rpartition('-')[0]}/{name}"] = {
+        "requirements": sorted(line.partition("==")[0] for line in requirements)
+    }
     for side in ("inputs", "outputs"):
         schema = getattr(info.signature, side, None)
         if schema is not None:
-            loaded[name][side] = schema.to_dict()
+            found[side] = schema.to_dict()
     if info.saved_input_example_info:
         example = mlflow.models.Model.load(folder).load_input_example(folder)
-        np.testing.assert_allclose(example, X[:5])
-        loaded[name]["example"] = len(example)
+        parts = example.values() if isinstance(example, dict) else [example]
+        for part in parts:
+            np.testing.assert_allclose(part, X[:5], rtol=1e-6)
+        if not custom:
+            np.testing.assert_allclose(served.predict(example), expected[:5], rtol=1e-5)
+        found["examples"] = len(parts)
     if hasattr(client, "search_logged_models"):
-        (logged,) = client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'")
-        assert (logged.name, str(logged.status)) == ("model", "READY"), logged
+        source = f"source_run_id = '{run.info.run_id}' AND name = '{name}'"
+        (logged,) = client.search_logged_models(["0"], source)
+        assert str(logged.status) == "READY", logged
         assert logged.params == run.data.params
         assert {m.key: m.value for m in logged.metrics} == run.data.metrics
-        (output,) = run.outputs.model_outputs
-        assert output.model_id == logged.model_id
+        assert logged.model_id in [output.model_id for output in run.outputs.model_outputs]
 json.dump(loaded, open(os.environ["FOUND"], "w"))
 """
 )
@@ -187,6 +219,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestLoading:
     """MLflow loads what was logged, and it predicts the same values."""
 
+    @pytest.mark.timeout(300)
     @pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.long), "server"])
     def test_each_flavor(
         self,
@@ -206,9 +239,7 @@ class TestLoading:
         environ = {"MLFLOW_TRACKING_URI": uri, "FOUND": kind}
         done = run_script(_LOAD, cwd=trained, env=environ, timeout=150)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        loaded = json.loads((trained / kind).read_text())
-        found = {name.rpartition("-")[0]: what for name, what in loaded.items()}
-        assert found == EXPECTED
+        assert json.loads((trained / kind).read_text()) == EXPECTED
 
 
 def _tensors(dtype: str, *shapes: tuple[int, ...]) -> list[list[dict[str, Any]]]:
@@ -218,23 +249,38 @@ def _tensors(dtype: str, *shapes: tuple[int, ...]) -> list[list[dict[str, Any]]]
     ]
 
 
-(_ROWS,) = _tensors("float32", (-1, 4))
+_ROWS, _PREDICTED = _tensors("float32", (-1, 4), (-1, 1))
+_KERAS = ["keras", "mlflow", "numpy", "tensorflow"]
+_MODULE = {
+    "inputs": _ROWS,
+    "examples": 1,
+    "requirements": ["cloudpickle", "lightning", "mlflow", "numpy", "torch"],
+}
 EXPECTED = {
-    "Pipeline": {
+    "Pipeline/model": {
         "inputs": _tensors("float64", (-1, 4))[0],
         "outputs": _tensors("int64", (-1,))[0],
         "requirements": ["cloudpickle", "mlflow", "numpy", "scikit-learn", "scipy"],
-        "example": 5,
+        "examples": 1,
     },
-    "Net": {"requirements": ["cloudpickle", "mlflow", "numpy", "torch"]},
-    "Module": {
+    "Net/model": {
         "inputs": _ROWS,
-        "requirements": ["cloudpickle", "lightning", "mlflow", "numpy", "torch"],
+        "examples": 1,
+        "requirements": ["cloudpickle", "mlflow", "numpy", "torch"],
     },
-    "Sequential": {
+    "Module/model": _MODULE,
+    "Module/best_model": _MODULE,
+    "Sequential/model": {
         "inputs": _ROWS,
-        "outputs": _tensors("float32", (-1, 1))[0],
-        "requirements": ["keras", "mlflow", "numpy", "tensorflow"],
+        "outputs": _PREDICTED,
+        "examples": 1,
+        "requirements": _KERAS,
+    },
+    "Functional/model": {
+        "inputs": [{"name": name, **_ROWS[0]} for name in "ab"],
+        "outputs": _PREDICTED,
+        "examples": 2,
+        "requirements": _KERAS,
     },
 }
 
@@ -243,7 +289,7 @@ class TestBounds:
     """A model that may not, or cannot, be logged costs a line."""
 
     @pytest.fixture
-    def models(self, logged: Callable[[], list[LoggedRun]]) -> Callable[[], list[str]]:
+    def models(self, logged: Logged) -> Callable[[], list[str]]:
         """The artifacts of all runs, where models are logged."""
         autolog.enable(log_models=True)
         return lambda: [path for run in logged() for path, _ in run.uploads]
@@ -258,7 +304,7 @@ class TestBounds:
     def test_over_budget(
         self,
         models: Callable[[], list[str]],
-        logged: Callable[[], list[LoggedRun]],
+        logged: Logged,
         *,
         autolog_home: Path,
         capsys: pytest.CaptureFixture[str],
@@ -279,7 +325,7 @@ class TestBounds:
     def test_what_cannot_be_pickled(
         self,
         models: Callable[[], list[str]],
-        logged: Callable[[], list[LoggedRun]],
+        logged: Logged,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """The training is logged otherwise."""
@@ -309,6 +355,23 @@ class TestBounds:
         assert models() == []
         assert "more than model_megabytes=1 (here 1)" in capsys.readouterr().err
 
+    def test_in_the_middle_of_a_module(
+        self, models: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Whose size is not that of its parameters; what torch says of it is not the reason."""
+        autolog.enable(silent=False, model_megabytes=1)
+        net = torch.nn.Linear(2, 1)
+        net.tables = [torch.zeros(200_000), torch.zeros(200_000)]
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        autolog.watch(net, optimizer)
+        net(torch.zeros(2, 2)).sum().backward()
+        optimizer.step()
+        autolog.end_run()
+        assert models() == []
+        said = capsys.readouterr().err
+        assert "takes more than model_megabytes=1. A higher value" in said
+        assert "RuntimeError" not in said
+
     def test_while_nobody_takes_them(
         self,
         models: Callable[[], list[str]],
@@ -334,6 +397,209 @@ class TestBounds:
         """The search, and its best estimator."""
         GridSearchCV(Ridge(), {"alpha": [1.0, 2.0]}, cv=2).fit(np.eye(4), np.arange(4.0))
         assert sorted(path for path in models() if "." not in path) == ["best_estimator", "model"]
+
+
+def _are_same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    assert some.keys() == others.keys()
+    return all(torch.equal(some[name], others[name]) for name in some)
+
+
+def _module_in(run: LoggedRun, name: str = "model") -> Any:
+    """A module that was logged."""
+    return torch.load(run.models[name] / "data" / "model.pth", weights_only=False)
+
+
+class Scored(Regression):
+    """A module that gets worse, or better, by each epoch; with all kinds of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        self.twin = self.layer[0]
+        self.layer[2].bias.requires_grad_(False)
+        self.register_buffer("scale", torch.ones(2), persistent=False)
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.log("score", float(self.current_epoch))
+
+    def on_train_end(self) -> None:
+        self.trained = copy.deepcopy(self.state_dict())
+
+
+class TestLightning:
+    """The module as the fit has left it, and the best checkpoint's."""
+
+    @pytest.fixture
+    def fit(self, logged: Logged, tmp_path: Path) -> Callable[..., ModelCheckpoint]:
+        """Fits a module of which the first epoch is the best; gives the checkpoints of that."""
+        autolog.enable(log_models=True, silent=False)
+
+        def fit(module: Any, **options: Any) -> ModelCheckpoint:
+            chosen = {"monitor": "score", "mode": "min", **options}
+            saving = ModelCheckpoint(tmp_path / "checkpoints", **chosen)
+            trainer(callbacks=[saving]).fit(module, loader())
+            return saving
+
+        return fit
+
+    @pytest.mark.parametrize("save_weights_only", [False, True])
+    def test_the_best(
+        self, fit: Callable[..., ModelCheckpoint], logged: Logged, *, save_weights_only: bool
+    ) -> None:
+        """It has the checkpoint's weights, and the user's module is as it was."""
+        module = Scored()
+        saving = fit(module, save_weights_only=save_weights_only)
+        best = _module_in(only(logged()), "best_model")
+        checkpoint = torch.load(saving.best_model_path)["state_dict"]
+        assert _are_same(best.state_dict(), checkpoint)
+        assert not _are_same(module.trained, checkpoint)
+        assert _are_same(module.state_dict(), module.trained)
+        assert best.twin.weight is best.layer[0].weight
+        assert [p.requires_grad for p in best.parameters()] == [True] * 5 + [False]
+        assert best.scale.tolist() == [1, 1]
+
+    def test_the_best_is_the_last(
+        self, fit: Callable[..., ModelCheckpoint], logged: Logged
+    ) -> None:
+        """One model, and a tag that names it."""
+        fit(Scored(), mode="max")
+        run = only(logged())
+        assert list(run.models) == ["model"]
+        assert run.tags["autolog.best_model"] == "model"
+
+    def test_nothing_is_monitored(
+        self,
+        fit: Callable[..., ModelCheckpoint],
+        logged: Logged,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Then none is best."""
+        fit(Scored(), monitor=None, every_n_epochs=2)
+        run = only(logged())
+        assert list(run.models) == ["model"]
+        assert "autolog.best_model" not in run.tags
+        assert "best_model" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("entry", "value", "words"),
+        [
+            ("state_dict", {"other": torch.ones(1)}, "has other tensors than the module"),
+            ("path", Path("data"), "weights_only=True"),
+        ],
+    )
+    def test_a_checkpoint_of_another_kind(
+        self,
+        fit: Callable[..., ModelCheckpoint],
+        logged: Logged,
+        *,
+        capsys: pytest.CaptureFixture[str],
+        entry: str,
+        value: object,
+        words: str,
+    ) -> None:
+        """The run has its model, and a line says why not the best."""
+
+        class Changing(Scored):
+            def on_save_checkpoint(self, checkpoint: Any) -> None:
+                checkpoint[entry] = value
+
+        fit(Changing())
+        run = only(logged())
+        assert list(run.models) == ["model"]
+        assert words in run.tags["autolog.best_model"]
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if "best_model" in each]
+        assert words in line
+
+    def test_averaged_weights(self, logged: Logged) -> None:
+        """Those that a callback puts into the module when the training is over."""
+        autolog.enable(log_models=True)
+        averaging = StochasticWeightAveraging(0.05, swa_epoch_start=1)
+        module = Regression()
+        trainer(max_epochs=4, callbacks=[averaging], enable_checkpointing=False).fit(
+            module, loader()
+        )
+        model = _module_in(only(logged()))
+        assert torch.equal(model.layer.weight, module.layer.weight)
+
+
+class TestExamples:
+    """The first rows of the training data, beside the model."""
+
+    @pytest.fixture
+    def example(self, logged: Logged) -> Callable[[], Any]:
+        """The one that the newest run has."""
+        autolog.enable(log_models=True, log_input_examples=True)
+
+        def read() -> Any:
+            file = logged()[-1].models["model"] / "input_example.json"
+            return json.loads(file.read_text()) if file.exists() else None
+
+        return read
+
+    def test_gaps(self, example: Callable[[], Any]) -> None:
+        """As MLflow has them in JSON, which knows no NaN."""
+        HistGradientBoostingRegressor().fit(np.array([[1.0], [np.nan], [2.0]]), [1.0, 2.0, 3.0])
+        assert example() == [[1.0], [None], [2.0]]
+
+    @pytest.mark.parametrize(("width", "rows"), [(90_000, 2), (200_001, None)])
+    def test_wide_rows(self, example: Callable[[], Any], width: int, rows: int | None) -> None:
+        """Fewer are taken, or none."""
+        DummyRegressor().fit(np.zeros((9, width)), np.zeros(9))
+        found = example()
+        assert (found and len(found)) == rows
+
+    def test_what_json_cannot_hold(self, example: Callable[[], Any]) -> None:
+        """The model is logged without an example."""
+        DummyRegressor().fit(np.array([[dt.date.min]], dtype=object), [1.0])
+        assert example() is None
+
+    def test_a_batch_that_is_used_again(self, example: Callable[[], Any]) -> None:
+        """The rows are those that the loop was given first."""
+        batch = torch.zeros(3, 2)
+        numbers = [0.0, 1.0, 2.0]
+        _train(DataLoader(numbers, collate_fn=lambda each: batch.add_(each[0])))
+        assert example() == [[0, 0]] * 3
+
+
+class TestTorch:
+    """What is known of the inputs of a model that was named."""
+
+    @pytest.mark.parametrize(
+        ("options", "inputs"),
+        [({}, _tensors("float32", (-1, 2))[0]), ({"log_model_signatures": False}, None)],
+    )
+    def test_signature(
+        self, logged: Logged, options: dict[str, Any], inputs: list[dict[str, Any]] | None
+    ) -> None:
+        """By the first batch of a loader; the outputs are not known."""
+        autolog.enable(log_models=True, **options)
+        _train(DataLoader(torch.zeros(6, 2), batch_size=2))
+        signature = _description(only(logged()))["signature"]
+        assert (signature and json.loads(signature["inputs"])) == inputs
+        assert not signature or signature["outputs"] is None
+
+    def test_without_a_loader(self, logged: Logged) -> None:
+        """There is no signature, and no example."""
+        autolog.enable(log_models=True, log_input_examples=True)
+        _train([torch.zeros(3, 2)])
+        described = _description(only(logged()))
+        assert (described["signature"], described["example"]) == (None, None)
+
+
+def _train(batches: Iterable[torch.Tensor]) -> None:
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    autolog.watch(net, optimizer)
+    for rows in batches:
+        net(rows).sum().backward()
+        optimizer.step()
+    autolog.end_run()
+
+
+def _description(run: LoggedRun) -> Any:
+    """What the other files of the run's model are written from."""
+    return json.loads(run.files["model"])
 
 
 _BESIDE = (

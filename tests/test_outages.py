@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import autolog
 from faults import FaultyProxy, Reply, _pass
+from journals import small_disk
 from support import MlflowServer, eventually, run_script, start_script
 from trainings import (
     Trained,
@@ -152,6 +155,17 @@ def test_a_shipper_started_anew_sends_what_the_first_could_not(
     assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
 
 
+def test_a_full_disk_stops_no_shipper(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    """What a full disk holds is sent, though nothing about that can be written down there."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        env = {"AUTOLOG_MODE": "offline", "AUTOLOG_DIR": str(disk / "home")}
+        trained = train(mlflow_server.url, tmp_path, env=env)
+        with contextlib.suppress(OSError):
+            (disk / "filler").write_bytes(bytes(1 << 20))
+        ship(group_of(disk / "home"), mlflow_server.url)
+        assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
+
+
 # -- one sick run, one bad record ------------------------------------------------------------------
 
 
@@ -234,6 +248,26 @@ def test_a_forbidden_run_blocks_no_other_training(
     arrives(mlflow_server, allowed, everything_of_a_training(), 90)
     faulty.pass_on()
     arrives(mlflow_server, forbidden, everything_of_a_training(), 60)
+
+
+def test_an_end_that_is_refused_is_set_aside(
+    faulty: FaultyProxy, mlflow_server: MlflowServer, tmp_path: Path, autolog_home: Path
+) -> None:
+    """Where a server stores all but the end of a run, that is sent again by hand."""
+
+    def deny(handler: Any, request: Any) -> None:
+        reply = Reply(404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such run"}')
+        handler.send(reply) if "runs/update" in request.path else _pass(handler, request)
+
+    faulty._switch(deny)
+    trained = train(faulty.url, tmp_path)
+    eventually(lambda: not shippers(autolog_home), 20)
+    assert run_named(mlflow_server, trained.name).info.status == "RUNNING"
+    faulty.pass_on()
+    autolog("sync", env={"MLFLOW_TRACKING_URI": faulty.url}, code=0)
+    assert run_named(mlflow_server, trained.name).info.status == "FINISHED"
+    (account,) = accounts(autolog_home)
+    assert (account.acknowledged, account.rejected) == (len(everything_of_a_training()), {})
 
 
 def test_a_param_changed_on_the_server_costs_no_other(

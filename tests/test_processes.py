@@ -392,7 +392,7 @@ def test_a_child_sees_to_it_that_somebody_sends(
         import autolog
         from autolog import session
         autolog.enable()
-        while not session.get().keeper._wakes.empty():  # until it has seen the lock held
+        while not session.get().journals.keeper._wakes.empty():  # until it has seen the lock held
             os.sched_yield()
         print("ready", flush=True)
         open("go").read()

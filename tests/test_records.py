@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import struct
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +11,9 @@ from autolog import records
 from autolog.records import (
     Artifact,
     Decoder,
+    Inputs,
+    Kind,
+    Link,
     Malformed,
     Metrics,
     Params,
@@ -27,7 +27,13 @@ INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 UINT32 = st.integers(0, (1 << 32) - 1)
 TEXT = st.text(st.characters(), max_size=30)  # lone surrogates too, which file names may hold
 TEXTS = st.dictionaries(TEXT, TEXT, max_size=5)
+PART = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8).filter(
+    lambda part: part not in (".", "..", "..json", "...json")
+)
+PATH = st.lists(PART, min_size=1, max_size=3).map("/".join)
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+LINK = st.builds(Link, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT)
 
 JSON_RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(
@@ -45,7 +51,14 @@ JSON_RECORDS: st.SearchStrategy[Record] = st.one_of(
     ),
     st.builds(Params, run=UINT32, params=TEXTS, changed=TEXTS),
     st.builds(Tags, run=UINT32, tags=TEXTS),
-    st.builds(Artifact, run=UINT32, file=TEXT, path=TEXT),
+    st.builds(
+        Artifact,
+        run=UINT32,
+        file=PATH,
+        path=PATH,
+        kind=st.sampled_from([Kind.FILE, Kind.MODEL, Kind.REGISTRATION]),
+    ),
+    st.builds(Inputs, run=UINT32, content=TEXT, by_hooks=st.booleans()),
     st.builds(RunEnd, run=UINT32, status=TEXT, timestamp=INT64),
 )
 
@@ -61,28 +74,25 @@ def test_a_record_comes_back_as_it_was(record: Record) -> None:
     number=UINT32,
     step=INT64,
     timestamp=INT64,
-    metrics=st.dictionaries(TEXT, st.floats(allow_nan=False), max_size=20),
+    metrics=st.dictionaries(TEXT, st.tuples(st.floats(), st.none() | LINK), max_size=20),
 )
 def test_metrics_come_back_as_they_were(
-    run: int, number: int, step: int, timestamp: int, metrics: dict[str, float]
+    run: int,
+    number: int,
+    step: int,
+    timestamp: int,
+    metrics: dict[str, tuple[float, Link | None]],
 ) -> None:
-    """Names once, then numbers bit by bit: infinities and negative zero too."""
-    decoder = Decoder()
-    keys, values = tuple(metrics), tuple(metrics.values())
-    assert decoder.decode(records.encode_keys(number, keys)) is None
-    found = decoder.decode(encoded(Metrics(run, keys, values, step, timestamp), number))
-    assert found == Metrics(run, keys, values, step, timestamp)
+    """Names and links once, then numbers bit by bit: NaN, infinities and negative zero too."""
+    decoder, keys = Decoder(), tuple(metrics)
+    values = tuple(value for value, _ in metrics.values())
+    links = tuple(link for _, link in metrics.values())
+    assert decoder.decode(records.encode_keys(number, keys, links)) is None
+    body = encoded(Metrics(run, keys, values, step, timestamp, links), number)
+    found = decoder.decode(body)
     assert isinstance(found, Metrics)
-    assert struct.pack(f"{len(values)}d", *found.values) == struct.pack(f"{len(values)}d", *values)
-
-
-def test_nan_is_a_value() -> None:
-    """A loss that is no number is a value like any other."""
-    decoder = Decoder()
-    decoder.decode(records.encode_keys(1, ("loss",)))
-    found = decoder.decode(encoded(Metrics(1, ("loss",), (math.nan,), 0, 0)))
-    assert isinstance(found, Metrics)
-    assert math.isnan(found.values[0])
+    assert found == Metrics(run, keys, found.values, step, timestamp, links if any(links) else ())
+    assert encoded(found, number) == body
 
 
 def test_names_hold_for_one_decoder() -> None:
@@ -129,3 +139,23 @@ def test_a_field_of_another_type_is_malformed(changes: dict[str, object]) -> Non
     assert Decoder().decode(body) == run_start()
     with pytest.raises(Malformed):
         Decoder().decode(records.encode(run_start(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"file": "../x"},
+        {"file": "/x"},
+        {"file": ""},
+        {"path": "a/../x"},
+        {"path": "/x"},
+        {"file": "...json", "kind": Kind.MODEL},
+        {"file": "1/...json", "kind": Kind.MODEL},
+    ],
+)
+def test_an_artifact_that_leads_elsewhere_is_malformed(changes: dict[str, str]) -> None:
+    """Its file, and the folder of a model, are below those of the journal; its path in the run."""
+    good: dict[str, str] = {"file": "1/model.json", "path": "m", "kind": Kind.MODEL}
+    assert Decoder().decode(records.encode(Artifact(1, **good))) == Artifact(1, **good)
+    with pytest.raises(Malformed, match="leads elsewhere"):
+        Decoder().decode(records.encode(Artifact(1, **{**good, **changes})))

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from readback import Experiment
 
 import autolog
 from autolog import recorder
 
 if TYPE_CHECKING:
-    from support import MlflowServer
+    from readback import Experiment
 
     from autolog.recorder import Recorder, Training
 
@@ -28,15 +27,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """The recorder of this process; nothing is sent."""
     monkeypatch.setenv("AUTOLOG_MODE", "offline")
     return recorder.get()
-
-
-@pytest.fixture
-def experiment(mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """A fresh experiment on the shared server, which this process logs to."""
-    fresh = Experiment(mlflow_server)
-    for name, value in fresh.env.items():
-        monkeypatch.setenv(name, value)
-    return fresh
 
 
 def begin(subject: object, *, holds: bool = True) -> Training:
@@ -88,7 +78,7 @@ def test_ending_twice_is_once(here: Recorder) -> None:
     training.end("FAILED")
     training.end("FINISHED")
     assert run_of(training).status == "FAILED"
-    assert not here.in_training
+    assert not here.nesting.in_training
 
 
 def test_trainings_inside_a_training_are_silent(here: Recorder) -> None:
@@ -100,7 +90,7 @@ def test_trainings_inside_a_training_are_silent(here: Recorder) -> None:
             inner.log_params({"a": 1})
             inner.set_tags({"a": "b"})
             inner.log_text("text", "file.txt")
-        assert here.in_training
+        assert here.nesting.in_training
         assert run_of(outer).journal.logged == 0
     with begin(Model()) as after:
         assert not after.silent
@@ -128,8 +118,8 @@ def test_a_training_may_end_in_another_thread(here: Recorder) -> None:
     thread = threading.Thread(target=training.end)
     thread.start()
     thread.join()
-    assert not here.in_training
-    assert here.context_run() is None
+    assert not here.nesting.in_training
+    assert here.nesting.innermost() is None
     assert not begin(Model()).silent
 
 
@@ -154,7 +144,7 @@ def test_a_second_training_in_a_users_run_is_a_child_run(here: Recorder) -> None
     first, second = Model(), Model()
     with autolog.run("mine"):
         begin(first).end()
-        mine = here.context_run()
+        mine = here.nesting.innermost()
         assert mine is not None
         for _ in range(2):
             with begin(second) as training:
@@ -206,7 +196,7 @@ def test_pause_and_disable_switch_silence_trainings(
     """Paused, of a later rank, or switched off by variable: a silent training."""
     with autolog.pause(), begin(Model()) as training:
         assert training.silent
-        assert here.in_training
+        assert here.nesting.in_training
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with begin(Model()) as training:
@@ -228,13 +218,13 @@ def test_run_name_of_the_environment(here: Recorder, monkeypatch: pytest.MonkeyP
         assert run.name == "own"
 
 
-def test_extra_tags_are_on_every_run_we_open(experiment: Experiment) -> None:
+def test_extra_tags_are_on_every_run_we_open(own_experiment: Experiment) -> None:
     """``extra_tags`` come with the run, on the user's and on a training's."""
     autolog.enable(extra_tags={"team": "blue"})
     with autolog.run("mine"):
         begin(Model()).end()
         begin(Model()).end()
-    runs = experiment.runs(2)
+    runs = own_experiment.runs(2)
     assert {run.data.tags["team"] for run in runs.values()} == {"blue"}
     assert {run.data.tags["mlflow.autologging"] for run in runs.values()} == {"toy"}
 
@@ -243,7 +233,7 @@ def test_extra_tags_are_on_every_run_we_open(experiment: Experiment) -> None:
 
 
 def test_the_users_metric_names_win(
-    experiment: Experiment, capfd: pytest.CaptureFixture[str]
+    own_experiment: Experiment, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A name that the user's code logs in a run is his: hooks leave it out, said once."""
     with begin(Model()) as training:
@@ -252,31 +242,31 @@ def test_the_users_metric_names_win(
         training.log_metrics({"epoch_loss": 1.0, "accuracy": 1.0, "other": 1.0}, 2)
         autolog.log_metrics({"epoch_loss": 20.0, "accuracy": 20.0}, step=3)
         training.log_metrics({"epoch_loss": 2.0, "other": 2.0}, 4)
-    run = experiment.only_run()
-    assert experiment.values(run, "epoch_loss", 3) == [0.0, 10.0, 20.0]
-    assert experiment.values(run, "other", 2) == [1.0, 2.0]
+    run = own_experiment.only_run()
+    assert own_experiment.values(run, "epoch_loss", 3) == [0.0, 10.0, 20.0]
+    assert own_experiment.values(run, "other", 2) == [1.0, 2.0]
     said = capfd.readouterr().err
     assert said.count("accuracy, epoch_loss: logged by other code in this run") == 1
 
 
-def test_names_that_frameworks_choose_are_made_to_fit(experiment: Experiment) -> None:
+def test_names_that_frameworks_choose_are_made_to_fit(own_experiment: Experiment) -> None:
     """What a store would refuse in a hook's names is replaced, not lost."""
     with begin(Model()) as training:
         training.log_metrics({"precision@5": 0.5, "val(loss)": 1.0, "/a//b/": 2.0}, 0)
         training.log_params({"layer[0]": "dense", "": "nameless"})
-    run = experiment.only_run()
-    names = {p.key for p in experiment.points(run)}
+    run = own_experiment.only_run()
+    names = {p.key for p in own_experiment.points(run)}
     assert names == {"precision_at_5", "val_loss_", "a/b"}
     assert run.data.params["layer_0_"] == "dense"
 
 
-def test_text_of_a_training_is_an_artifact(experiment: Experiment) -> None:
+def test_text_of_a_training_is_an_artifact(own_experiment: Experiment) -> None:
     """``log_text`` stores a file under its path, odd characters included."""
     with begin(Model()) as training:
         training.log_text("größe \ud800", "model/summary.txt")
-    run = experiment.only_run()
+    run = own_experiment.only_run()
     assert autolog.flush(30).complete
-    client = experiment.server.client()
+    client = own_experiment.server.client()
     path = client.download_artifacts(run.info.run_id, "model/summary.txt")
     assert Path(path).read_text(encoding="utf-8") == "größe \\ud800"
 
@@ -312,15 +302,15 @@ def test_a_run_that_was_ended_inside_its_block_is_not_current(here: Recorder) ->
     assert run.status == "FINISHED"
 
 
-def test_many_tuples_of_names_cost_bounded_memory(experiment: Experiment) -> None:
+def test_many_tuples_of_names_cost_bounded_memory(own_experiment: Experiment) -> None:
     """Thousands of different sets of names are all stored; what is kept of them has an end."""
     with autolog.run("wide"):
         for number in range(1500):
             autolog.log_metrics({f"m{number}": number}, step=0)
             autolog.log_metrics({f"m{number}": number + 0.5}, step=1)
-        run = recorder.get().context_run()
+        run = recorder.get().nesting.innermost()
         assert run is not None
         assert len(run._keys._known) <= 1024
-    stored = experiment.only_run()
+    stored = own_experiment.only_run()
     assert autolog.flush(60).complete
-    assert len(experiment.points(stored)) == 3000
+    assert len(own_experiment.points(stored)) == 3000

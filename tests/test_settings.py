@@ -13,8 +13,9 @@ import pytest
 from readback import Experiment
 from support import run_script
 
-from autolog import settings
-from autolog.settings import SettingError, Target
+from autolog import credentials, environment, settings, targets
+from autolog.settings import SettingError
+from autolog.targets import Target
 
 
 def _old_store(folder: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_target_is_mlflows_own(tmp_path: Path) -> None:
         f"""
         import json, os, sys
         from pathlib import Path
-        from autolog import settings
+        from autolog import targets
         def asked(uri):
             answers = {{}}
             for place in {sorted(PLACES)!r}:
@@ -67,10 +68,10 @@ def test_the_target_is_mlflows_own(tmp_path: Path) -> None:
                     os.environ.update(variables)
                     answers[f"{{place}} {{number}}"] = uri()
             return answers
-        ours = asked(lambda: settings.target().uri)
+        ours = asked(lambda: targets.current().uri)
         assert "mlflow" not in sys.modules
         import mlflow
-        theirs = asked(lambda: settings.absolute(mlflow.get_tracking_uri()))
+        theirs = asked(lambda: targets.absolute(mlflow.get_tracking_uri()))
         print(json.dumps([ours, theirs]))
         """,
         cwd=tmp_path,
@@ -100,7 +101,7 @@ def test_the_target_is_mlflows_own(tmp_path: Path) -> None:
 )
 def test_a_tracking_uri_means_the_same_from_every_folder(given: str, absolute: str) -> None:
     """Relative paths are made absolute, everything else stays as it is."""
-    assert settings.absolute(given) == absolute.format(cwd=Path.cwd())
+    assert targets.absolute(given) == absolute.format(cwd=Path.cwd())
 
 
 def test_a_public_uri_has_no_password() -> None:
@@ -145,14 +146,14 @@ def test_a_bad_variable_is_left_out_and_a_bad_argument_refused(name: str, text: 
 
 
 def test_no_other_file_of_autolog_reads_the_environment() -> None:
-    """``os.environ`` has one reader, so that this file can name every setting."""
+    """``os.environ`` has one reader, so that all that decides about a process is found there."""
     folder = Path(settings.__file__).parent
     readers = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*.py")
         if "os.environ" in path.read_text() or "os.getenv" in path.read_text()
     }
-    assert readers == {"settings.py"}
+    assert readers == {"environment.py"}
 
 
 # -- against a server ----------------------------------------------------------------------------
@@ -301,15 +302,15 @@ def test_a_job_of_a_platform_goes_away_with_its_process(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each platform is known by its variable."""
-    assert not settings.is_ephemeral()
+    assert not environment.is_ephemeral()
     monkeypatch.setenv(name, "7")
-    assert settings.is_ephemeral()
+    assert environment.is_ephemeral()
 
 
 def test_a_container_goes_away_with_its_first_process(tmp_path: Path) -> None:
     """The first process and its children are known to end with it, others are not."""
     script = tmp_path / "inside.py"
-    script.write_text("from autolog import settings; print(settings.is_ephemeral())")
+    script.write_text("from autolog import environment; print(environment.is_ephemeral())")
     python = f"{sys.executable} {script}"
     mark = "mount -t tmpfs none /run && touch /run/.containerenv"
     commands = f"{mark} && {python}; sh -c '{python}; true'; exec {python}"
@@ -335,9 +336,9 @@ def test_the_environment_of_this_test_run_is_clean() -> None:
 
 def test_a_server_has_time_to_store_what_is_large() -> None:
     """Half a minute, and a second for each 5 MB; MLflow's client reads it at each request."""
-    settings.await_storing(3_000_000_000)
+    credentials.await_storing(3_000_000_000)
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
     assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 630
-    settings.await_storing(1000)
+    credentials.await_storing(1000)
     assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 30

@@ -178,6 +178,32 @@ class TestFaultyProxy:
         with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
             _create_experiment(faulty.url, "cut in half")
 
+    def test_resets_the_connection_once_the_server_has_acted(self, faulty: FaultyProxy) -> None:
+        """The client is told of a reset, not of an end."""
+        faulty.reset()
+        with pytest.raises(requests.ConnectionError, match="reset by peer"):
+            _create_experiment(faulty.url, "done before the reset")
+        faulty.pass_on()
+        again = _create_experiment(faulty.url, "done before the reset")
+        assert again.json()["error_code"] == "RESOURCE_ALREADY_EXISTS"
+
+    def test_garbles(self, faulty: FaultyProxy) -> None:
+        """What it is given comes with status 200, and the server knows nothing."""
+        faulty.garble(b"{")
+        reply = _create_experiment(faulty.url, "garbled")
+        assert (reply.status_code, reply.content) == (200, b"{")
+        faulty.pass_on()
+        assert _create_experiment(faulty.url, "garbled").status_code == 200
+
+    def test_demands_a_credential(self, faulty: FaultyProxy) -> None:
+        """Who has the header passes; anybody else is told 401, as who has the former one."""
+        faulty.demand("Bearer one")
+        headers = {"Authorization": "Bearer one"}
+        assert requests.get(faulty.url + HEALTH, timeout=5).status_code == 401
+        assert requests.get(faulty.url + HEALTH, headers=headers, timeout=5).status_code == 200
+        faulty.demand("Bearer two")
+        assert requests.get(faulty.url + HEALTH, headers=headers, timeout=5).status_code == 401
+
     def test_slow_is_slow(self, faulty: FaultyProxy) -> None:
         """The reply comes, after the delay."""
         faulty.slow(SHORT)

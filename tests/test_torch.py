@@ -27,26 +27,11 @@ from torch_loops import (
 )
 
 import autolog
-from autolog.callbacks.tensors import Scalars
-from autolog.callbacks.torch.tape import Tape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from logged import Logged
-
-
-@pytest.fixture(params=["host", "ring"])
-def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once as it is, once with every loss going through a device ring."""
-
-    def append(self: Scalars, scalar: Tensor) -> None:
-        self._values.append(float("nan"))
-        self._rings.put(scalar, self, len(self) - 1)
-
-    if request.param == "ring":
-        monkeypatch.setattr(Scalars, "append", append)
-        monkeypatch.setattr(Tape, "begin", lambda *_: None)  # takes what is on the host
 
 
 class SimpleBatch:

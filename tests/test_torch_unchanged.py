@@ -25,25 +25,9 @@ from torch_loops import BATCH, DATA, VALIDATION, X, Y, linear, loader, sgd, trai
 
 import autolog
 from autolog.callbacks.ranks import EpochLoss
-from autolog.callbacks.tensors import Scalars
 from autolog.callbacks.torch import hooks, log, runs, watched
 from autolog.callbacks.torch.epochs import Tracker
 from autolog.callbacks.torch.runs import Observer
-from autolog.callbacks.torch.tape import Tape
-
-
-@pytest.fixture(params=["host", "ring"])
-def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once as it is, once with every loss going through a device ring."""
-
-    def append(self: Scalars, scalar: Tensor) -> None:
-        self._values.append(float("nan"))
-        self._rings.put(scalar, self, len(self) - 1)
-
-    if request.param == "ring":
-        monkeypatch.setattr(Scalars, "append", append)
-        monkeypatch.setattr(Tape, "begin", lambda *_: None)  # takes what is on the host
-
 
 PLACES = [
     (torch.autograd, "backward"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ from commands import SECRET, autolog, log_offline, rich_user
 from journals import KEY, encoded, lay_out, losses, run_start, write_meta
 
 from autolog import records
+from autolog.access import Gate
 from autolog.journal import layout
 from autolog.journal.progress import Progress
-from autolog.records import Artifact
+from autolog.records import Artifact, Kind
+from autolog.workspace.address import Workspace
 
 if TYPE_CHECKING:
     from faults import FaultyProxy
@@ -53,6 +56,17 @@ def test_a_named_target_gets_the_credential(
     journal = _foreign_journal(tmp_path, faulty.url)
     autolog("sync", journal, "--to", faulty.url, env=user, code=0)
     assert all("Authorization" in request.headers for request in faulty.requests)
+
+
+def test_a_workspace_is_the_same_with_its_host_and_without(tmp_path: Path) -> None:
+    """So what a journal has sent to it is not sent again for the other spelling in --to."""
+    workspace = Workspace("subscription", "group", "Name")
+    with_host = workspace.at("eastus.api.azureml.ms").uri
+    for to, target in ((with_host, workspace.uri), (workspace.uri, with_host.lower())):
+        access = Gate(to, tmp_path).admit(tmp_path / "journal", target)
+        assert (access.uri, access.target, access.is_trusted) == (to, target, True)
+    other = Workspace("subscription", "group", "other").uri
+    assert Gate(with_host, tmp_path).admit(tmp_path / "journal", other).target == with_host
 
 
 def test_an_unnamed_target_that_wants_a_credential_is_answered_with_the_remedy(
@@ -116,6 +130,26 @@ def test_a_hostile_journal_reaches_nothing_outside_itself(
         autolog("sync", journal, "--timeout", "5", "--to", faulty.url, env=user)
     assert "PRIVATE KEY" not in str([request.body for request in faulty.requests])
     assert _everything_in(tmp_path / "home") == before
+
+
+@pytest.mark.parametrize("name", ["model", "...json"])
+def test_the_model_of_a_hostile_journal_is_in_the_journal(
+    name: str, faulty: FaultyProxy, tmp_path: Path, user: dict[str, str]
+) -> None:
+    """A description with another ending names no folder above it, to be uploaded or removed."""
+    above = tmp_path / "received"
+    journal = above / ".hidden" / "group" / "journal"
+    model = {"key": "k", "number": 1, "timestamp": 1, "step": 0}
+    model |= {"flavors": {}, "packages": {}, "python": "3.11"}
+    lay_out(journal, [[*losses(2), encoded(Artifact(1, name, "m", Kind.MODEL))]])
+    write_meta(journal, target=faulty.url)
+    (journal / layout.FILES).mkdir()
+    (journal / layout.FILES / name).write_text(json.dumps(model))
+    (above / "mine.txt").write_text("PRIVATE KEY")
+    autolog("sync", journal, "--timeout", "10", "--to", faulty.url, env=user)
+    assert (above / "mine.txt").read_text() == "PRIVATE KEY"
+    assert (journal / layout.META).exists()
+    assert "PRIVATE KEY" not in str([request.body for request in faulty.requests])
 
 
 def _attacks(secret: Path) -> Iterator[tuple[list[str], dict[str, Path]]]:

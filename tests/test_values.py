@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
 from autolog import values
-from autolog.values import MASK, BadValue
+from autolog.values import MASK, BadValue, without_permissions
 
 
 class Hostile:
@@ -356,6 +356,30 @@ def test_what_is_no_secret_is_kept(key: str, text: str) -> None:
 
 
 # -- artifact folders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "403 Client Error: Forbidden for url: https://a.blob.example.com/c/f?sv=1&sig=ab%2Bc/x=",
+            "403 Client Error: Forbidden for url: https://a.blob.example.com/c/f?********",
+        ),
+        (
+            "Max retries exceeded with url: /bucket/key?X-Amz-Signature=abc (Caused by ...)",
+            "Max retries exceeded with url: /bucket/key?******** (Caused by ...)",
+        ),
+        (
+            "request to 'http://me:pw@host:5000/x' failed",
+            "request to 'http://********@host:5000/x' failed",
+        ),
+        ("is this http://host/ an MLflow server?", "is this http://host/ an MLflow server?"),
+        ("Invalid value 'a?b=c'", "Invalid value 'a?b=c'"),
+    ],
+)
+def test_an_address_that_is_quoted_lets_nobody_in(text: str, shown: str) -> None:
+    """Passwords and queries are masked, in which storages have their permissions."""
+    assert without_permissions(text) == shown
 
 
 @pytest.mark.parametrize("folder", ["epoch=1-loss=0.5", "a/b", "/a/", "..a", "mit Umlaut ä"])

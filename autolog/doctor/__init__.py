@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass, url2pathname
 
 import autolog
-from autolog import check, hooks, settings
+from autolog import check, credentials, environment, hooks, settings, targets
 from autolog.doctor import workspace
 from autolog.doctor.finding import Finding
 from autolog.journal.root import filesystem, is_remote, journal_root
-from autolog.settings import Target
+from autolog.targets import Target
 from autolog.workspace import from_config
 from autolog.workspace.address import SCHEME, Workspace, is_workspace
 
@@ -116,7 +116,7 @@ def _exists(module: str) -> bool:
 
 
 def _settings() -> Iterator[Finding]:
-    chosen, origins = settings.resolve({}, settings.environment())
+    chosen, origins = settings.resolve({}, environment.variables())
     for name, origin in origins.items():
         if origin.startswith("default, since"):
             remedy = f"correct or unset {settings.variable(name)}"
@@ -126,7 +126,7 @@ def _settings() -> Iterator[Finding]:
 
 
 def _journals() -> Iterator[Finding]:
-    chosen, _ = settings.resolve({}, settings.environment())
+    chosen, _ = settings.resolve({}, environment.variables())
     try:
         root = journal_root(chosen.dir)
     except OSError as error:
@@ -147,7 +147,7 @@ def _journals() -> Iterator[Finding]:
 
 
 def _target() -> Iterator[Finding]:
-    where, environ = settings.target(), settings.environment()
+    where, environ = targets.current(), environment.variables()
     origin = "MLFLOW_TRACKING_URI" if environ.get("MLFLOW_TRACKING_URI") else "mlflow's default"
     yield Finding("target", f"{where.public_uri} ({origin})")
     if urlsplit(where.uri).scheme == SCHEME:
@@ -175,13 +175,13 @@ def _config() -> Iterator[Finding]:
         named = from_config()
     except (OSError, ValueError):
         return
-    if not is_workspace(settings.target().uri):
+    if not is_workspace(targets.current().uri):
         yield Finding("config.json", f"{named.name}, for programs that use from_config()")
         yield from workspace.examine(named)
 
 
 def _answers(where: Target) -> Finding:
-    problem = check.problem_of(settings.shipper_environment(where.uri))
+    problem = check.problem_of(credentials.shipper_environment(where.uri))
     if problem:
         remedy = "correct MLFLOW_TRACKING_URI or the credential, or start the server"
         if where.is_local:
@@ -227,4 +227,4 @@ def _proxy(uri: str) -> Finding:
         return Finding("proxy", "none")
     if proxy_bypass(parts.hostname or ""):
         return Finding("proxy", f"none for {parts.hostname} (no_proxy)")
-    return Finding("proxy", settings.without_userinfo(proxy))
+    return Finding("proxy", targets.without_userinfo(proxy))

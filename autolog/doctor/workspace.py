@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 
-from autolog import launch, settings
+from autolog import credentials, launch, targets
 from autolog.doctor.finding import Finding
 from autolog.workspace.address import Workspace
 
@@ -19,13 +19,13 @@ _MENDED, _BROKEN_SINCE = (1, 62), (3, 1)
 def examine(workspace: Workspace) -> Iterator[Finding]:
     """Look at packages and credential, and ask the workspace: each question for 20 s at most."""
     yield _packages()
-    environ = settings.shipper_environment(workspace.uri)
+    environ = credentials.shipper_environment(workspace.uri)
     credential = _asked("credential", environ)
     yield credential
     yield _asked("clock", environ)
     if credential.is_well:
         yield _asked("target answers", environ)
-        run_id = settings.adopted_run_id()
+        run_id = targets.adopted_run_id()
         if run_id is not None:
             yield _asked("run", environ, run_id)
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from autolog.values import without_permissions
 from autolog.workspace.address import Workspace, is_workspace
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 class Retryable(Exception):
     """Not stored now, perhaps later: unreachable, busy, not authorised, or no MLflow at all.
 
-    `after` is the wait in seconds the server asked for. `is_unauthorized` is True when another
-    credential is wanted. `status` is that of the reply, None where there was none. `suspect` is
-    True when what was sent may be the cause (a 500): MLflow answers that for passing trouble and
-    for some content it chokes on, and only who sees other requests succeed can tell the two apart.
+    `reason` can be shown and stored: see `without_permissions`. `after` is the wait in seconds the
+    server asked for. `is_unauthorized` is True when another credential is wanted. `status` is that
+    of the reply, None where there was none. `suspect` is True when what was sent may be the cause
+    (a 500): MLflow answers that for passing trouble and for some content it chokes on, and only who
+    sees other requests succeed can tell the two apart.
     """
 
     def __init__(
@@ -33,8 +35,8 @@ class Retryable(Exception):
         is_unauthorized: bool = False,
         status: int | None = None,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = without_permissions(reason)
+        super().__init__(self.reason)
         self.after = after
         self.suspect = suspect
         self.is_unauthorized = is_unauthorized
@@ -44,12 +46,13 @@ class Retryable(Exception):
 class Rejected(Exception):
     """This batch can never be stored as it is; some part of it may be.
 
-    `limit` is the largest number of items the server said it takes; `code` is MLflow's error code.
+    `reason` is as that of `Retryable`. `limit` is the largest number of items the server said it
+    takes; `code` is MLflow's error code.
     """
 
     def __init__(self, reason: str, limit: int | None = None, *, code: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = without_permissions(reason)
+        super().__init__(self.reason)
         self.limit = limit
         self.code = code
 

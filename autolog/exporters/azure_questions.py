@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 import requests
 
-from autolog import settings
+from autolog import environment
 from autolog.exporters import Rejected, Retryable
 from autolog.exporters.azureml import AzureExporter
 from autolog.workspace import bearer
@@ -38,7 +38,7 @@ _UNREACHABLE = "see whether it can be reached from here: proxy, firewall, privat
 
 def main() -> None:
     """Print the answer to the question that the arguments ask."""
-    environ = settings.environment()
+    environ = environment.variables()
     exporter = AzureExporter(Workspace.parse(environ["MLFLOW_TRACKING_URI"]), environ)
     question, *about = sys.argv[1:]
     if question == "credential":

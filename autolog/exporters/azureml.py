@@ -12,6 +12,7 @@ from autolog.exporters import Rejected, Retryable, azure_files, azure_tokens, wi
 from autolog.exporters.azure_tokens import Tokens
 from autolog.exporters.bearer import Fetch
 from autolog.exporters.rest import Credentials, RestExporter
+from autolog.exporters.tracking import if_any
 from autolog.workspace.address import Workspace
 
 if TYPE_CHECKING:
@@ -232,11 +233,8 @@ class AzureExporter(RestExporter):
     def _history(self, run_id: str, key: str) -> Iterator[_Point]:
         query = {"run_id": run_id, "metric_key": key, "max_results": str(_PAGE)}
         while True:
-            try:
-                reply = self.call("GET", "metrics/get-history", params=query)
-            except Rejected as refusal:
-                if refusal.code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+            reply = if_any(lambda: self.call("GET", "metrics/get-history", params=query))
+            if reply is None:
                 return
             for point in reply.get("metrics", ()):
                 with contextlib.suppress(LookupError, TypeError, ValueError):

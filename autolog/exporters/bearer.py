@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import IO
 
-from autolog import settings
+from autolog import credentials
 
 Fetch = Callable[[], str]
 """Gives a fresh token, and raises whatever it is that cannot be done."""
@@ -18,7 +18,7 @@ _PATIENCE = 1.0
 
 def sent_here() -> Fetch | None:
     """What gives the tokens that this process is sent; None where it is sent none."""
-    return from_lines(sys.stdin) if settings.are_tokens_sent() else None
+    return from_lines(sys.stdin) if credentials.are_tokens_sent() else None
 
 
 def from_lines(lines: IO[str]) -> Fetch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from autolog import settings
+from autolog import environment
 from autolog.exporters import Rejected, Retryable
 from autolog.exporters.store import StoreExporter
 
@@ -13,7 +13,7 @@ from autolog.exporters.store import StoreExporter
 def main() -> None:
     """Print why not; nothing when all is well."""
     try:
-        StoreExporter(settings.environment()["MLFLOW_TRACKING_URI"]).check()
+        StoreExporter(environment.variables()["MLFLOW_TRACKING_URI"]).check()
     except (Retryable, Rejected) as error:
         sys.stdout.write(error.reason)
     sys.stdout.flush()

@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from autolog import settings
+from autolog import environment, targets
 from autolog.exporters import Rejected, Retryable, exporter_for
 from autolog.exporters.bearer import sent_here
 
 
 def main() -> None:
     """Print why not; nothing when all is well."""
-    environ = settings.environment()
+    environ = environment.variables()
     uri = environ["MLFLOW_TRACKING_URI"]
     try:
-        problem = _missing(uri) if settings.is_local(uri) else ""
+        problem = _missing(uri) if targets.is_local(uri) else ""
         if not problem and not _is_to_be_made(uri):
             exporter_for(uri, environ, token=sent_here()).check()
     except (Retryable, Rejected) as error:
@@ -37,7 +37,7 @@ def _missing(uri: str) -> str:
 
 
 def _is_to_be_made(uri: str) -> bool:
-    return settings.is_local(uri) and not _place(uri).exists()
+    return targets.is_local(uri) and not _place(uri).exists()
 
 
 def _place(uri: str) -> Path:

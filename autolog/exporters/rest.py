@@ -18,9 +18,9 @@ from requests.utils import get_auth_from_url, urldefragauth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from autolog.exporters import Rejected, Retryable, wire
-from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
-from autolog.settings import without_userinfo
+from autolog.exporters import Retryable, wire
+from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter, if_any
+from autolog.targets import without_userinfo
 
 if TYPE_CHECKING:
     from autolog.batching import Batch
@@ -162,13 +162,8 @@ class RestExporter(TrackingExporter):
 
     def get_run(self, run_id: str) -> Found | None:
         """See `TrackingExporter`."""
-        try:
-            reply = self.call("GET", "runs/get", params={"run_id": run_id})
-        except Rejected as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return wire.found(reply, "run", "info", "run_id")
+        reply = if_any(lambda: self.call("GET", "runs/get", params={"run_id": run_id}))
+        return None if reply is None else wire.found(reply, "run", "info", "run_id")
 
     def search_run(self, experiment_id: str, key: str) -> Found | None:
         """See `TrackingExporter`."""
@@ -201,13 +196,9 @@ class RestExporter(TrackingExporter):
 
     def get_experiment(self, name: str) -> Found | None:
         """See `TrackingExporter`."""
-        try:
-            reply = self.call("GET", "experiments/get-by-name", params={"experiment_name": name})
-        except Rejected as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return wire.found(reply, "experiment", "experiment_id")
+        named = {"experiment_name": name}
+        reply = if_any(lambda: self.call("GET", "experiments/get-by-name", params=named))
+        return None if reply is None else wire.found(reply, "experiment", "experiment_id")
 
     def create_experiment(self, name: str) -> str:
         """See `TrackingExporter`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolog.exporters import Rejected, Retryable, refusal, wire
-from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter
+from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter, if_any
 
 if TYPE_CHECKING:
     from autolog.batching import Batch
@@ -52,12 +52,7 @@ class StoreExporter(TrackingExporter):
 
     def get_run(self, run_id: str) -> Found | None:
         """See `TrackingExporter`."""
-        try:
-            return _found(self._call("get_run", run_id))
-        except Rejected as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
+        return if_any(lambda: _found(self._call("get_run", run_id)))
 
     def search_run(self, experiment_id: str, key: str) -> Found | None:
         """See `TrackingExporter`."""

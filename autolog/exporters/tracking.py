@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from autolog.batching import MLFLOW, Batch
 from autolog.exporters import Rejected, RunRefused, TagsRefused
 
 if TYPE_CHECKING:
     from autolog.records import RunStart
+
+T = TypeVar("T")
 
 RUN_KEY = "autolog.run_key"
 _PARENT = "mlflow.parentRunId"
@@ -22,6 +24,16 @@ class Found(NamedTuple):
 
     id: str
     deleted: bool
+
+
+def if_any(ask: Callable[[], T]) -> T | None:
+    """What a server answers; None where what is asked for does not exist there."""
+    try:
+        return ask()
+    except Rejected as refusal:
+        if refusal.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 class TrackingExporter(ABC):

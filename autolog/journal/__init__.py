@@ -6,7 +6,8 @@ Bytes only: what a frame means is `autolog.records`' business.
 ================  ==========================================================
 `layout`          names, positions, frames
 `files`           regular files only, read and replaced
-`writer`          `Journal`: append without I/O calls, segments, limits
+`writer`          `Journal`: append without I/O calls, what gives way where space is short
+`segments`        files that are mapped, with all of their blocks
 `reader`          `Reader`: frames up to the tail, damage
 `progress`        `Progress`: the cursor and the account that the shipper keeps
 `owner`           who writes a journal, and whether that process is alive

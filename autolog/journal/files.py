@@ -34,7 +34,13 @@ def read(path: Path, size: int = LARGEST, start: int = 0) -> bytes:
     """Up to `size` bytes of a regular file; raises `OSError` for anything else."""
     with opened(path) as fd:
         os.lseek(fd, start, os.SEEK_SET)
-        return os.read(fd, size)
+        # Python has the memory for all that is asked for before it reads.
+        return os.read(fd, min(size, os.fstat(fd).st_size))
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that it makes is of mode 0600."""
+    return os.open(path, flags, 0o600)
 
 
 def replace(path: Path, content: bytes) -> None:

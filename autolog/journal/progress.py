@@ -9,11 +9,12 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from autolog.journal import files
 from autolog.journal.layout import PROGRESS
+from autolog.records import Artifact
 
 _MOST_DAMAGE = 100
 _MOST_REASONS = 20
@@ -62,6 +63,17 @@ class Progress:
         self.rejected[reason] = self.rejected.get(reason, 0) + values
         return reason
 
+    def settle_upload(self, upload: list[str], refusal: str, *, is_params_file: bool) -> None:
+        """Strike a file off the list: the server has it, or never will, by its `refusal`."""
+        self.uploads.remove(upload)
+        values = 1
+        if is_params_file:  # it has changed since where it is to be uploaded again
+            values = 0 if upload in self.uploads else self.filed.pop(upload[0], 0)
+        if refusal:
+            self.reject(refusal, values)
+        else:
+            self.acknowledged += values
+
     def note_damage(self, reason: str) -> bool:
         """Add a line to `damage`; False when it stands there already or there are too many."""
         line = reason[:_LONGEST_REASON]
@@ -101,12 +113,6 @@ def _parsed(line: str) -> Progress:
     return progress
 
 
-def leads_inside(path: str) -> bool:
-    """Whether a relative path with '/' stays inside the folder that it starts from."""
-    pure = PurePosixPath(path)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
-
-
 def _is_sound(progress: Progress) -> bool:
     return (
         _is_count(progress.cursor)
@@ -132,7 +138,11 @@ def _is_text(value: object) -> bool:
 
 
 def _is_upload(value: object) -> bool:
-    return _is_list(value, _is_text) and len(value) == 4 and all(map(leads_inside, value[1:3]))
+    return (
+        _is_list(value, _is_text)
+        and len(value) == 4
+        and not Artifact(0, *value[1:]).leads_elsewhere
+    )
 
 
 def _is_list(value: object, accepts: Callable[[object], bool]) -> TypeGuard[list[Any]]:

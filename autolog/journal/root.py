@@ -17,6 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
+from autolog.journal import files
 from autolog.journal.layout import FILES, HELD, META
 
 SHIPPER_LOCK = "shipper.lock"
@@ -106,7 +107,7 @@ def _key(root: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         partial = root / f".key-{secrets.token_hex(4)}"
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(partial, "xb", opener=files.private) as file:
             file.write(secrets.token_bytes(32))
         try:
             os.link(partial, path)

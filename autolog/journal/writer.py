@@ -6,7 +6,6 @@ import contextlib
 import errno
 import itertools
 import json
-import mmap
 import os
 import shutil
 import threading
@@ -14,26 +13,22 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from autolog import guard
-from autolog.journal import files, layout
+from autolog.journal import files, layout, segments
 from autolog.journal.owner import Lock, this_process
+from autolog.journal.segments import Segment
 
 _SMALLEST_SEGMENT = 1 << 16
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; not yet a name in the mmap module
-_POPULATE_STEP = 1 << 18
 _TIGHT_SHARE = 0.8
 _SEGMENTS_A_JOURNAL = 8
 """At least so many segments fit a journal's limit, else one could not give way to the next."""
+_RESERVE_SHARE, _LARGEST_RESERVE = 16, 1 << 16
+"""One part in so many of a segment, and at most so many bytes, are left for starts and ends of runs
+once space is short: no value takes them."""
 _OVERHEAD = layout.START + layout.SEAL_SIZE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class _Segment(NamedTuple):
-    number: int
-    size: int
-    memory: mmap.mmap
 
 
 class Journal:
@@ -64,6 +59,8 @@ class Journal:
         Raises `OSError` when not even the smallest segment can be allocated.
         """
         self.folder, self.description = folder, description
+        self.limit = limit
+        """Bytes that its segments may take, and so many the files that wait beside them."""
         self.ids = itertools.count(1)
         """Numbers unique in this journal: of runs, of tuples of names, of spooled files."""
         self.dropped: Counter[str] = Counter()
@@ -75,7 +72,6 @@ class Journal:
         a finalizer that logs would close the circle of two."""
         largest = min(layout.LARGEST_SEGMENT, limit // _SEGMENTS_A_JOURNAL)
         self._segment_size = max(min(segment_size, largest), _SMALLEST_SEGMENT)
-        self._limit = limit
         self._wake = wake
         self._busy = False
         self._deferred: deque[tuple[bytes, int, bool]] = deque()
@@ -84,11 +80,11 @@ class Journal:
         self._exhausted = False
         self._numbers = itertools.count()
         self._number = -1
-        self._offset = self._end = self._base = 0
+        self._offset = self._end = self._last = self._base = 0
         self._touched = 0
         """The newest time that a file of this journal was given, in seconds since the epoch."""
-        self._spare: _Segment | None = None
-        self._fresh: deque[_Segment] = deque()
+        self._spare: Segment | None = None
+        self._fresh: deque[Segment] = deque()
         folder.mkdir(mode=0o700, parents=True)
         self._owner_lock = Lock(folder / layout.OWNER_LOCK)
         try:
@@ -109,7 +105,7 @@ class Journal:
             **self.description,
         }
         files.replace(self.folder / layout.META, json.dumps(meta).encode())
-        self._control = self._map(self.folder / layout.CONTROL, layout.CONTROL_SIZE)
+        self._control = segments.map_file(self.folder / layout.CONTROL, layout.CONTROL_SIZE)
         self._words = memoryview(self._control).cast("Q")
         self._control[: len(layout.MAGIC)] = layout.MAGIC
         self._use(self._allocate(0))
@@ -139,15 +135,21 @@ class Journal:
     def _store(self, frame: bytes, values: int, essential: bool) -> None:
         end = self._offset + len(frame)
         if end > self._end or self._shortage:
-            reason = self._make_room(len(frame), essential)
+            reason = self._make_room(len(frame), values, essential)
             if reason:
-                self.drop(reason, values)
+                self._lose(reason, values, essential)
                 return
             end = self._offset + len(frame)
         self._memory[self._offset : end] = frame
         self._offset = end
         self._words[layout.TAIL] = self._base | end
         self.logged += values
+
+    def _lose(self, reason: str, values: int, essential: bool) -> None:
+        """Count a frame that cannot be stored; the start or end of a run counts as one value."""
+        self.drop(reason, values or int(essential))
+        if not values and essential:  # behind the lost start of a run nothing of it may stand here
+            self._end = self._last = 0
 
     def _store_deferred(self) -> None:
         """Store what came in the middle of a call, in its order; only then is it let go."""
@@ -174,21 +176,25 @@ class Journal:
 
     # -- segments ------------------------------------------------------------------------------
 
-    def _make_room(self, need: int, essential: bool) -> str | None:
-        """Have room for so many bytes; else the reason why the frame must be dropped."""
+    def _make_room(self, need: int, values: int, essential: bool) -> str | None:
+        """Have room for so many bytes; else the reason why the frame must be dropped.
+
+        One without values, as the start or the end of a run, may take the reserve.
+        """
         if self._shortage and not essential:
             return self._shortage
         if self._offset + need <= self._end:
             return None
         if need > layout.LARGEST_BODY:
             return "too large"
-        if self._roll(need):
+        if self._roll(need) or (not values and self._offset + need <= self._last):
             return None
         return self._shortage or "no room in the journal"
 
     def _roll(self, need: int) -> bool:
         preamble = b"".join(self._sticky.values())
         need += len(preamble) + _OVERHEAD
+        need += min(need // (_RESERVE_SHARE - 1) + 1, _LARGEST_RESERVE)
         if self._spare is None or self._spare.size < need:
             if self._exhausted:
                 return False
@@ -204,33 +210,30 @@ class Journal:
         self._wake()
         return True
 
-    def _use(self, segment: _Segment, preamble: bytes = b"") -> None:
+    def _use(self, segment: Segment, preamble: bytes = b"") -> None:
         """Go on in a segment, which is the spare one no longer."""
         start = layout.MAGIC + preamble
-        offset, end = len(start), segment.size - layout.SEAL_SIZE
+        offset, last = len(start), segment.size - layout.SEAL_SIZE
         base = layout.position(segment.number, 0)
         segment.memory[:offset] = start
         self._number = segment.number
         self._memory = segment.memory
         self._base = base
         self._offset = offset
-        self._end = end
+        self._end, self._last = last - min(segment.size // _RESERVE_SHARE, _LARGEST_RESERVE), last
         self._words[layout.TAIL] = base | offset
         self._spare = None
 
-    def _allocate(self, need: int) -> _Segment:
+    def _allocate(self, need: int) -> Segment:
         """A new segment, smaller than usual where the disk has no room for a whole one."""
         for size in self._sizes(max(need, _SMALLEST_SEGMENT)):
-            number = next(self._numbers)
             try:
-                memory = self._map(self.folder / layout.segment_name(number), size)
+                segment = segments.create(self.folder, next(self._numbers), size)
             except OSError as error:
                 self._shortage = "disk full" if error.errno in _FULL else str(error.strerror)
                 if error.errno not in _FULL:
                     break
             else:
-                segment = _Segment(number, size, memory)
-                _populate(segment, _POPULATE_STEP)
                 self._fresh.append(segment)
                 return segment
         self._exhausted = True
@@ -238,7 +241,7 @@ class Journal:
 
     def _sizes(self, need: int) -> list[int]:
         """Sizes to try for a segment, the largest first; none that the limit forbids."""
-        room = self._limit - self._used()
+        room = self.limit - segments.used(self.folder)
         if room < need:
             self._shortage = "journal limit"
             return []
@@ -247,43 +250,15 @@ class Journal:
             sizes.append(sizes[-1] // 2)
         return sizes
 
-    def _offer(self, segment: _Segment) -> None:
+    def _offer(self, segment: Segment) -> None:
         """Keep a segment for the next roll, unless one that came later is in use already."""
         with self.lock:
             former = self._spare
             self._spare = segment if segment.number > self._number else former
         if former is not None and former is not self._spare:
-            self._discard(former)
+            segments.remove(self.folder, former)
         if segment is not self._spare:
-            self._discard(segment)
-
-    def _discard(self, segment: _Segment) -> None:
-        (self.folder / layout.segment_name(segment.number)).unlink(missing_ok=True)
-
-    @staticmethod
-    def _map(path: Path, size: int) -> mmap.mmap:
-        """Map a new file with all of its blocks: a store into a hole on a full disk is SIGBUS."""
-        with open(path, "x+b", opener=_private) as file:
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:
-                    file.write(bytes(size))
-                    file.flush()
-                return mmap.mmap(file.fileno(), size)
-            except BaseException:
-                path.unlink()
-                raise
-
-    def _used(self) -> int:
-        """Bytes of the segments that the shipper has not let go of yet."""
-        used = 0
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(".seg"):
-                    with contextlib.suppress(FileNotFoundError):
-                        used += entry.stat().st_size
-        return used
+            segments.remove(self.folder, segment)
 
     # -- the keeper's side -----------------------------------------------------------------------
 
@@ -294,9 +269,9 @@ class Journal:
             if spare is None or spare.size < self._segment_size:
                 self._offer(self._allocate(self._segment_size if spare else 0))
             while self._fresh:
-                _populate(self._fresh.popleft())
+                self._fresh.popleft().populate()
             if self._spare is None or self._spare.size >= self._segment_size:
-                nearly = self._used() > _TIGHT_SHARE * self._limit
+                nearly = segments.used(self.folder) > _TIGHT_SHARE * self.limit
                 self._shortage, self._exhausted = "journal limit" if nearly else None, False
         if self._shortage:
             guard.say_once(
@@ -342,7 +317,7 @@ class Journal:
         with self.lock:
             spare, self._spare = self._spare, None
             if spare is not None:
-                self._discard(spare)
+                segments.remove(self.folder, spare)
             self._touch_newest()
 
     def abandon(self) -> None:
@@ -353,23 +328,6 @@ class Journal:
         self._owner_lock.release()
         self.lock = threading.RLock()
         self._words = memoryview(bytearray(layout.CONTROL_SIZE)).cast("Q")
-        self._busy, self._spare, self._end = False, None, 0
+        self._busy, self._spare = False, None
+        self._end = self._last = 0
         self._exhausted, self._shortage = True, "journal of the parent process"
-
-
-def _populate(segment: _Segment, size: int | None = None) -> None:
-    """Fault pages in now, in steps, since madvise holds the interpreter's lock.
-
-    0.7 ms a MB here, against 3 to 5 us at every 37th step later.
-    """
-    end = min(size or segment.size, segment.size)
-    try:
-        for start in range(0, end, _POPULATE_STEP):
-            segment.memory.madvise(_POPULATE_WRITE, start, min(_POPULATE_STEP, end - start))
-            time.sleep(0)
-    except (AttributeError, OSError, ValueError):
-        return
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)

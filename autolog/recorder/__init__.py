@@ -1,10 +1,11 @@
 """The verbs of logging: what hooks and the public API call, turned into records of a journal.
 
 ===========  ===============================================================
-`run`        `Run`: metrics, params, tags, end; beside it `keys` and `problems`
+`run`        `Run`: metrics, params, tags, end; beside it `keys`, `params`, `problems`
 `files`      `Files`: artifacts and models of a run; beside it `spool` and `models`
 `training`   `Training`: a training as a hook sees it
 `place`      which run a training goes into
+`nesting`    what a piece of code is inside of: entered runs, trainings, pauses
 `recorder`   `Recorder`: the open runs, which is the current one, fork
 `known`      `KnownRuns`: which run an id means
 `family`     what child processes are told

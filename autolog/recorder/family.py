@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from autolog.records import RunStart
-from autolog.settings import Target
+from autolog.targets import Target
 
 _PREFIX = "autolog."
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolog import guard, values
-from autolog.recorder.models import Budget, Model, OverBudget
+from autolog.recorder.models import Budget, Duplicate, Model, OverBudget
 from autolog.recorder.problems import Problems
-from autolog.recorder.spool import Spool
+from autolog.recorder.spool import NoRoom, Spool
 from autolog.records import Artifact, Kind
 from autolog.settings import Settings
 
@@ -70,10 +70,11 @@ class Files:
             "timestamp": time.time_ns() // 1_000_000,
         }
         try:
-            self._spool.expect_room(chosen.journal_limit)
             budget = Budget(chosen.model_megabytes, chosen.model_seconds)
             file = self._spool.model(model, budget, facts)
-        except OverBudget as reason:
+        except Duplicate as other:
+            self._run.set_tags({f"autolog.{name}": str(other)}, by_user=False)
+        except (OverBudget, NoRoom) as reason:
             self._without_model(name, f"{reason}. A higher value logs it; log_models=False none")
         except Exception as error:  # noqa: BLE001 - serialising runs the user's code
             self._without_model(name, f"it cannot be stored ({type(error).__name__}: {error})")
@@ -97,11 +98,16 @@ class Files:
     def _log_file(self, source: Path, path: str) -> None:
         try:
             file = self._spool.copy(source, path)
+        except NoRoom as reason:
+            self._without_file(source, "files over journal_limit", reason)
         except OSError as error:
-            self._run.drop("artifact not copied", 1)
-            guard.say_once("artifact not copied", f"artifact {str(source)!r} not logged: {error}")
-            return
-        self._append(file, path)
+            self._without_file(source, "artifact not copied", error)
+        else:
+            self._append(file, path)
+
+    def _without_file(self, source: Path, reason: str, why: Exception) -> None:
+        self._run.drop(reason, 1)
+        guard.say_once(reason, f"artifact {str(source)!r} not logged: {why}")
 
     def _append(self, file: str, path: str, kind: str = Kind.FILE) -> None:
         self._run.write_artifact(Artifact(self._run.number, file, path, kind))

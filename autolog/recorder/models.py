@@ -9,18 +9,26 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final, NamedTuple
+
+from autolog.journal import files
+
+_EXAMPLE: Final = "input_example.json"
+"""The file of an input example in a model's folder."""
 
 
 class OverBudget(Exception):
     """A model takes more bytes or seconds than it may; the message names the setting."""
+
+
+class Duplicate(Exception):
+    """A model that the run has already; the message is the name that it has there."""
 
 
 class Budget:
@@ -30,6 +38,7 @@ class Budget:
         self._megabytes, self._seconds = megabytes, seconds
         self._bytes_left = megabytes * 1_000_000
         self._deadline = time.monotonic() + seconds
+        self._excess: OverBudget | None = None
 
     def expect(self, size: int) -> None:
         """Raise `OverBudget` where so many bytes are too many; before they are written."""
@@ -41,18 +50,26 @@ class Budget:
     def take(self, size: int) -> None:
         """Take so many bytes, and the time until now. Raises `OverBudget`."""
         if size > self._bytes_left:
-            raise OverBudget(f"it takes more than model_megabytes={self._megabytes}")
-        if time.monotonic() > self._deadline:
-            raise OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+            self._excess = OverBudget(f"it takes more than model_megabytes={self._megabytes}")
+        elif time.monotonic() > self._deadline:
+            self._excess = OverBudget(f"it takes longer than model_seconds={self._seconds:g}")
+        if self._excess is not None:
+            raise self._excess
         self._bytes_left -= size
 
     @contextlib.contextmanager
     def open(self, path: Path) -> Iterator[IO[bytes]]:
         """A file to write a model to, which raises `OverBudget` in time."""
-        with open(path, "wb", buffering=0, opener=_private) as file:
-            measured = _Measured(file, self)
-            yield measured
-            measured.flush()
+        with (
+            open(path, "wb", buffering=0, opener=files.private) as file,
+            _Measured(file, self) as measured,
+        ):
+            try:
+                yield measured
+            except Exception:
+                if self._excess is not None:  # of which torch makes an error of its own
+                    raise self._excess from None
+                raise
 
 
 class _Measured(io.BufferedWriter):
@@ -66,6 +83,15 @@ class _Measured(io.BufferedWriter):
         """Write bytes, or what gives them as a buffer. Raises `OverBudget`."""
         self._budget.take(memoryview(content).nbytes)
         return super().write(content)
+
+
+class Example(NamedTuple):
+    """An input example."""
+
+    text: str
+    """JSON."""
+    form: Mapping[str, object]
+    """How it is to be read, in MLflow's terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +110,18 @@ class Model:
     """Other files of the model's folder."""
     signature: Mapping[str, str | None] | None = None
     """Schemas of ``inputs`` and ``outputs``, in MLflow's JSON."""
-    example: Mapping[str, object] | None = None
-    """What ``MLmodel`` says of the input example among the `texts`."""
+    example: Example | None = None
 
     def save(self, folder: Path, budget: Budget) -> None:
         """Write what is to be known from the model itself. Raises whatever serialising raises."""
         target = folder / self.path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.write(target, budget)
-        for path, text in self.texts.items():
+        example = {} if self.example is None else {_EXAMPLE: self.example.text}
+        for path, text in {**self.texts, **example}.items():
             place = folder / path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(place, "w", encoding="utf-8", opener=_private) as file:
+            with open(place, "w", encoding="utf-8", opener=files.private) as file:
                 file.write(text)
 
     def described(self) -> dict[str, object]:
@@ -105,12 +131,8 @@ class Model:
             "packages": _versions(self.packages),
             "python": platform.python_version(),
             "signature": self.signature and dict(self.signature),
-            "example": self.example and dict(self.example),
+            "example": self.example and {"artifact_path": _EXAMPLE, **self.example.form},
         }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 @functools.lru_cache(maxsize=64)

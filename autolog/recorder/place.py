@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from autolog import settings
+from autolog import environment
 from autolog.recorder.run import FormerRun, Run
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _opened_by_user(recorder: Recorder) -> Run | None:
 
 def _is_shared(recorder: Recorder, run: Run) -> bool:
     """Whether other processes may train in a run as well: siblings, unless they are ranks."""
-    return recorder.is_child and not (run.start.owned or settings.has_rank())
+    return recorder.is_child and not (run.start.owned or environment.has_rank())
 
 
 def _weakly(subject: object) -> Callable[[], object | None]:

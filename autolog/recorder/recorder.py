@@ -1,4 +1,4 @@
-"""`Recorder`: the open runs of this process, which of them is the current one, and fork."""
+"""`Recorder`: the open runs of this process, and which of them is the current one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum
 
-from autolog import guard, settings, values
+from autolog import environment, guard, targets, values
 from autolog.journal.writer import Journal
 from autolog.recorder import family
 from autolog.recorder.family import Inherited
 from autolog.recorder.known import KnownRuns
+from autolog.recorder.nesting import Nesting
 from autolog.recorder.place import Place, SharedRun, place_for
 from autolog.recorder.run import FormerRun, Run
 from autolog.recorder.training import Training
 from autolog.records import RunStart, Status
-from autolog.settings import Settings, Target
+from autolog.settings import Settings
+from autolog.targets import Target
 
 OpenJournal = Callable[[Target], "Journal | None"]
-
-
-class _Thread(threading.local):
-    def __init__(self) -> None:
-        self.trainings: list[object] = []
-        """A mark for each training that this thread is inside of."""
 
 
 class Role(Enum):
@@ -73,15 +68,13 @@ class Recorder:
         self.shows_in_mlflow = False
         """Whether a run of ours is MLflow's active run."""
         self.known = KnownRuns()
+        self.nesting = Nesting()
         self._fallback: Run | None = None
         """Where calls outside of every context go."""
         self._open_journal = open_journal
         self._lock = threading.RLock()
         self._is_opening = False
         self._waiting: deque[Callable[[Run], None]] = deque()
-        self._thread = _Thread()
-        self._paused = 0
-        self._stack: ContextVar[tuple[Run, ...]] = ContextVar("autolog_runs", default=())
         self._inherited: Inherited | None = None
         self._is_forked = False
 
@@ -107,23 +100,22 @@ class Recorder:
         if self.is_mute:
             return None
         experiment = values.plain_text(experiment) if experiment else None
-        where = target or (parent.target if parent else settings.target(experiment))
+        where = target or (parent.target if parent else targets.current(experiment))
         tags = {
             **(self.run_tags() if run_id is None else {}),
             **(self.settings.extra_tags or {}),
             **(tags or {}),
         }
-        start = RunStart(
-            run=0,
-            key=former.key if former else uuid.uuid4().hex,
-            name=values.plain_text(name)[: values.NAME_LENGTH],
+        start = RunStart.new(
+            values.plain_text(name)[: values.NAME_LENGTH],
+            time.time_ns() // 1_000_000,
+            key=former.key if former else None,
             experiment=experiment or where.experiment,
             experiment_id=where.experiment_id,
             tags=tags,
             parent_key=parent.key if parent else None,
             run_id=run_id,
             owned=run_id is None,
-            timestamp=time.time_ns() // 1_000_000,
         )
         role = Role.OURS if run_id is None else Role.OTHERS
         run = self.open(where, start, Role.DETACHED if detached else role)
@@ -200,25 +192,9 @@ class Recorder:
             with guard.shield("before_flush"):
                 last_call()
 
-    @contextlib.contextmanager
-    def entered(self, run: Run) -> Iterator[None]:
-        """Make a run the innermost one of this context."""
-        token = self._stack.set((*self._stack.get(), run))
-        try:
-            yield
-        finally:
-            self._stack.reset(token)
-
-    def context_run(self) -> Run | None:
-        """The innermost open run that this context entered."""
-        for run in reversed(self._stack.get()):
-            if run.status is None:
-                return run
-        return None
-
     def open_run(self) -> Run | None:
         """The run that is current without opening one."""
-        run = self.context_run() or self.adopt(settings.mlflow_active_run_id())
+        run = self.nesting.innermost() or self.adopt(targets.mlflow_active_run_id())
         if run is not None:
             return run
         if self._fallback is not None and self._fallback.status is None:
@@ -249,14 +225,14 @@ class Recorder:
     def surrounding_run(self) -> Run | None:
         """The run that this process is a part of: its context's, its platform's, its parent's."""
         return (
-            self.context_run()
-            or self.adopt(settings.mlflow_active_run_id() or settings.adopted_run_id())
+            self.nesting.innermost()
+            or self.adopt(targets.mlflow_active_run_id() or targets.adopted_run_id())
             or self._joined()
         )
 
     def name_for(self, kind: str) -> str:
         """A run name: the environment's, else ``<kind>-<short id>``."""
-        return settings.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
+        return targets.run_name() or f"{kind}-{uuid.uuid4().hex[:6]}"
 
     def adopt(self, run_id: str | None, tracking_uri: str | None = None) -> Run | None:
         """The run of an id that others have open: the platform, the user through MLflow, a logger.
@@ -265,13 +241,13 @@ class Recorder:
         """
         if run_id is None:
             return None
-        target = Target(settings.absolute(tracking_uri)) if tracking_uri else None
+        target = Target(targets.absolute(tracking_uri)) if tracking_uri else None
         with self._lock:
             return self.known.find(run_id) or self.start_run(run_id, run_id=run_id, target=target)
 
     def own_run(self) -> Run | None:
         """The run of ours that is current here, without opening one."""
-        run = self.context_run() or self._fallback
+        run = self.nesting.innermost() or self._fallback
         if run is not None and run in self.open_runs:
             return run
         if len(self.open_runs) == 1:
@@ -290,29 +266,13 @@ class Recorder:
 
         Also while a child process runs the main script again, which is no second training.
         """
-        return self.settings.disabled or settings.rank() > 0 or family.is_importing_main()
+        return self.settings.disabled or environment.rank() > 0 or family.is_importing_main()
 
     @property
     def are_hooks_mute(self) -> bool:
         """True where only explicit calls log: in a child that has no rank and is not enabled."""
-        is_helper = self.is_child and not (settings.has_rank() or self.is_enabled_here)
+        is_helper = self.is_child and not (environment.has_rank() or self.is_enabled_here)
         return is_helper or self.is_mute
-
-    @property
-    def in_training(self) -> bool:
-        """True when hooks have nothing to do in this thread: inside a training, or paused."""
-        return bool(self._thread.trainings) or self._paused > 0
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Silence every hook of the process; explicit calls go on."""
-        with self._lock:
-            self._paused += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._paused -= 1
 
     def begin_training(
         self,
@@ -331,19 +291,14 @@ class Recorder:
         """
         place = Place()
         with guard.shield("begin_training"):
-            if not self.in_training and not self.are_hooks_mute:
+            if not self.nesting.in_training and not self.are_hooks_mute:
                 place = place_for(self, subject, flavor, name, into)
         run, first_epoch, opened = place
-        mark, trainings, before = object(), self._thread.trainings, self._stack.get()
-        if holds:
-            trainings.append(mark)
-            if run is not None:
-                self._stack.set((*before, run))
+        leave = self.nesting.enter_training(run) if holds else None
 
         def on_end(status: str) -> None:
-            if holds:
-                trainings.remove(mark)
-                self._stack.set(tuple(r for r in self._stack.get() if r is not run or r in before))
+            if leave is not None:
+                leave()
             if run is not None and opened:
                 self.end_run(run, status)
 
@@ -362,17 +317,16 @@ class Recorder:
         self._is_forked, self.is_enabled_here = True, False
         self.open_runs = []
         self.known.clear()
-        self._stack.set(())
+        self.nesting.after_fork()
         self.last_run = self._fallback = None
         self._lock = threading.RLock()
         self._is_opening = False
         self._waiting.clear()
-        self._thread = _Thread()
 
     def _newest(self) -> Inherited | None:
         """What a child that starts now inherits."""
         begun = self.open_runs or self.known.begun_for_others()
-        run = self.context_run() or (begun[-1] if begun else None)
+        run = self.nesting.innermost() or (begun[-1] if begun else None)
         return Inherited(run.start, run.target) if run else self._parents_run()
 
     def _hand_down(self) -> None:

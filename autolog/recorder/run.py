@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from autolog import guard, records, settings, values
+from autolog import guard, records, targets, values
 from autolog.journal import layout, progress
 from autolog.journal.writer import Journal
 from autolog.recorder.files import Files
 from autolog.recorder.keys import KeyTable, KeyTuple
-from autolog.recorder.problems import Problems
+from autolog.recorder.params import KnownParams
+from autolog.recorder.problems import Problems, good_numbers, good_texts
 from autolog.records import (
     Artifact,
     Inputs,
@@ -63,7 +64,7 @@ class Run:
     Nothing here raises, save for bad values under ``strict``.
     """
 
-    def __init__(self, journal: Journal, target: settings.Target, start: RunStart) -> None:
+    def __init__(self, journal: Journal, target: targets.Target, start: RunStart) -> None:
         self.journal, self.target, self.start = journal, target, start
         self.number, self.key = start.run, start.key
         self.status: str | None = None
@@ -83,12 +84,9 @@ class Run:
         self._keys = KeyTable(journal, self.key)
         self._users: dict[tuple[str, ...], KeyTuple] = {}
         """What the user's own code has logged, for the shortest way."""
-        self._params: dict[str, str] = {}
-        self._changed: set[str] = set()
+        self._params = KnownParams(journal.lock)
         self._by_hooks: dict[str, tuple[int, float]] = {}
         """Names that hooks log here, with their newest step and value."""
-        self._hook_params: set[str] = set()
-        self._client_params: set[str] = set()
         self._auto_steps: dict[str, int] = {}
         self._newest = start.timestamp
         self._written = 0
@@ -104,8 +102,8 @@ class Run:
 
     def as_former(self) -> FormerRun:
         """What it takes to go on with this run after its end."""
-        with self._lock:
-            return FormerRun(self.key, self.start.name, self.start.parent_key, dict(self._params))
+        params = self._params.as_dict()
+        return FormerRun(self.key, self.start.name, self.start.parent_key, params)
 
     # -- metrics -------------------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class Run:
     ) -> None:
         """Log value by value what is good of a step; the rest goes to `Problems`."""
         problems = Problems(self.drop, by_user=by_user)
-        good, whole = self._good_numbers(metrics, step, problems)
+        good, whole = good_numbers(metrics, step, problems)
         for at, names in self._by_step(good, whole).items():
             keys = tuple(names)
             self._append(keys, tuple(good[key] for key in keys), at, essential)
@@ -164,33 +162,6 @@ class Run:
             else:
                 self._by_hooks.update((key, (at, good[key])) for key in keys)
         problems.settle()
-
-    def _good_numbers(
-        self, metrics: Mapping[str, Any], step: object, problems: Problems
-    ) -> tuple[dict[str, float], int | None]:
-        """The values and the step that can be logged; no values where the step is bad."""
-        good: dict[str, float] = {}
-        try:
-            given = values.pairs("metric", metrics)
-        except values.BadValue as error:
-            problems.add("bad value", error)
-            return good, None
-        try:
-            whole = None if step is None else values.step(step)
-        except values.BadValue as error:
-            problems.add("bad step", error, count=len(given))
-            return good, None
-        for key, value in given:
-            try:
-                name = values.name("metric", key)
-            except values.BadValue as error:
-                problems.add("bad name", error)
-                continue
-            try:
-                good[name] = values.number(name, value)
-            except values.BadValue as error:
-                problems.add("bad value", error, about=name)
-        return good, whole
 
     def _by_step(self, keys: Iterable[str], step: int | None) -> dict[int, list[str]]:
         if step is not None:
@@ -230,7 +201,7 @@ class Run:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params as given: text is ``str(value)``; the first value of a key stands."""
         problems = Problems(self.drop, by_user=True)
-        fresh = self._good_texts("param", params, problems)
+        fresh = good_texts("param", params, problems)
         for key, (first, later) in self._log_params(fresh).items():
             error = values.changed(key, first, later)
             problems.add("changed param", error, count=0, about=key)
@@ -242,38 +213,11 @@ class Run:
             values.fitting_name(key): values.masked(key, values.stable_text(value))
             for key, value in ((values.plain_text(k), v) for k, v in params.items())
         }
-        ours = {key: text for key, text in known.items() if key not in self._client_params}
-        with self._lock:
-            self._hook_params.update(ours.keys() - self._params.keys())
-        self._log_params(ours)
-
-    def _good_texts(
-        self, kind: str, items: Mapping[str, object], problems: Problems
-    ) -> dict[str, str]:
-        """What of a mapping has a name that can be logged, as text."""
-        good: dict[str, str] = {}
-        try:
-            given = values.pairs(kind, items)
-        except values.BadValue as error:
-            problems.add("bad value", error)
-            return good
-        for key, value in given:
-            try:
-                good[values.name(kind, key)] = values.plain_text(value)
-            except values.BadValue as error:
-                problems.add("bad name", error)
-        return good
+        self._log_params(self._params.claim_for_hooks(known))
 
     def _log_params(self, params: dict[str, str]) -> dict[str, tuple[str, str]]:
         """Log what is new; returns first and later value of what has changed."""
-        fresh: dict[str, str] = {}
-        changed: dict[str, tuple[str, str]] = {}
-        with self._lock:
-            for key, text in params.items():
-                if key not in self._params:
-                    self._params[key] = fresh[key] = text
-                elif self._params[key] != text:
-                    changed[key] = self._params[key], text
+        fresh, changed = self._params.take(params)
         for part in _parts(fresh):
             self._store(layout.frame(records.encode(Params(self.number, part))), len(part))
         if changed:
@@ -281,17 +225,15 @@ class Run:
         return changed
 
     def _log_changed(self, changed: dict[str, str]) -> None:
-        self._changed.update(changed)
         record = Params(self.number, {}, changed)
         self._store(layout.frame(records.encode(record)), 0)
-        self.set_tags(
-            {"autolog.changed_params": ", ".join(sorted(self._changed))[:500]}, by_user=False
-        )
+        names = ", ".join(self._params.changed_names)[:500]
+        self.set_tags({"autolog.changed_params": names}, by_user=False)
 
     def set_tags(self, tags: Mapping[str, object], *, by_user: bool = True) -> None:
         """Set tags; the last value of a key stands."""
         problems = Problems(self.drop, by_user=by_user)
-        self._append_tags(self._good_texts("tag", tags, problems))
+        self._append_tags(good_texts("tag", tags, problems))
         problems.settle()
 
     def _append_tags(self, tags: dict[str, str]) -> None:
@@ -302,18 +244,11 @@ class Run:
 
     def changed_params(self, params: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         """First and later value of the params that other code logged here with another value."""
-        with self._lock:
-            return {
-                key: (self._params[key], text)
-                for key, text in params.items()
-                if self._params.get(key, text) != text and key not in self._hook_params
-            }
+        return self._params.changed_by_others(params)
 
     def know_params(self, params: Mapping[str, str], *, by_hooks: bool = False) -> None:
         """Take note of params that the run has already."""
-        with self._lock:
-            self._params.update(params)
-            (self._hook_params if by_hooks else self._client_params).update(params)
+        self._params.know(params, by_hooks=by_hooks)
 
     def write_points(self, points: Iterable[Point]) -> None:
         """Log values as they are; those that a hook has logged already, not again."""
@@ -328,14 +263,12 @@ class Run:
 
     def write_params(self, params: Mapping[str, str]) -> None:
         """Log params as they are; of those that a hook has logged, the hook's value stands."""
-        for key in sorted(self._hook_params.intersection(params)):
-            if self._params[key] != params[key]:
-                guard.say_once(
-                    f"param:{self.key}:{key}",
-                    f"param {key!r} has the value {self._params[key]!r} of the training, and keeps "
-                    f"it; {params[key]!r} is in the tag autolog.changed_params",
-                )
-        self._client_params.update(params)
+        for key, first in self._params.claim_for_others(params).items():
+            guard.say_once(
+                f"param:{self.key}:{key}",
+                f"param {key!r} has the value {first!r} of the training, and keeps it; "
+                f"{params[key]!r} is in the tag autolog.changed_params",
+            )
         self._log_params(dict(params))
 
     def write_artifact(self, artifact: Artifact) -> None:

@@ -4,7 +4,10 @@ With ``autolog.enable()`` every client of MLflow's, whoever made it and whenever
 `StoreProxy` that MLflow's registry then hands out, and a run of ours is MLflow's active run.
 
 =============  ===============================================================
-`proxy`        the tracking store: writes go to the journal, reads see them
+`registry`     how MLflow's clients are given the proxy
+`proxy`        the tracking store: what is written to it goes to the journal
+`reads`        its base: what is read from it has all that was written
+`callers`      which function of MLflow's asks
 `runs`         runs that the store's clients open, and those that an id means
 `asking`       waiting for a server that may not answer
 `checks`       what MLflow would refuse at once; its entities as plain values
@@ -26,9 +29,9 @@ __all__ = ["instrument", "uninstrument"]
 
 def instrument(module: ModuleType) -> None:
     """Have the clients of this process write to the journal; twice is once."""
-    from autolog.store import files, fluent, links, proxy, spark
+    from autolog.store import files, fluent, links, registry, spark
 
-    proxy.install()
+    registry.install()
     files.install()
     links.install()
     fluent.install(module)
@@ -37,9 +40,9 @@ def instrument(module: ModuleType) -> None:
 
 def uninstrument() -> None:
     """Put MLflow back as it was; what is in the journal is still sent."""
-    from autolog.store import files, fluent, links, proxy, spark, workspaces
+    from autolog.store import files, fluent, links, registry, spark, workspaces
 
-    proxy.remove()
+    registry.remove()
     workspaces.remove()
     files.remove()
     links.remove()

@@ -17,9 +17,8 @@ from autolog.journal import progress
 from autolog.journal.writer import Journal
 from autolog.receipt import ShipperState, shipper_state
 from autolog.recorder import Run
-from autolog.waiting import until
+from autolog.waiting import pause, until
 
-_POLL = 0.02
 ANSWER_SECONDS = 2.0
 """How long the user's thread waits for a server that may not answer."""
 _START_SECONDS = 3.0
@@ -128,7 +127,7 @@ def await_stored(journal: Journal, tail: int, standstill: float | None = None) -
                 "date; autolog.flush(seconds) waits longer",
             )
             return
-        time.sleep(_POLL)
+        time.sleep(pause(now - started))
 
 
 def is_offline() -> bool:

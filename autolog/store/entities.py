@@ -10,7 +10,7 @@ from mlflow.entities import Run as Entity
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
 from mlflow.tracking import fluent
 
-from autolog import settings
+from autolog import targets
 from autolog.recorder import Run
 from autolog.records import RunStart
 
@@ -61,7 +61,7 @@ def renew(run: Run, info: RunInfo) -> RunInfo:
 
 def experiment(experiment_id: str) -> Experiment:
     """An experiment of which nothing but the id is known, or the name that is promised in it."""
-    name, _ = settings.name_and_id(experiment_id)
+    name, _ = targets.name_and_id(experiment_id)
     return Experiment(experiment_id, name or "", "", "active")
 
 
@@ -83,7 +83,7 @@ def _made_up(run: Run) -> Entity:
 
 def _experiment_id(start: RunStart) -> str:
     if start.experiment is not None:
-        return settings.promised_id(start.experiment)
+        return targets.promised_id(start.experiment)
     # Of a run that others began, MLflow knows best: it compares the two before it goes on with one.
     others: str | None = None if start.owned else vars(fluent)["_active_experiment_id"]
     return start.experiment_id or others or _DEFAULT_EXPERIMENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from autolog import recorder, settings
+from autolog import credentials, recorder, targets
 from autolog.workspace.address import lacks_host
 from autolog.workspace.identity import credential_here
 from autolog.workspace.lookup import full_uri
@@ -24,11 +24,11 @@ def usable(uri: str) -> str:
 def _looked_up(uri: str) -> str:
     known = recorder.get().full_uris.get(uri)
     full = known() if known is not None else _asked(uri)
-    settings.use_instead(uri, full)
+    targets.use_instead(uri, full)
     return full
 
 
 def _asked(uri: str) -> str:
     token = credential_here(uri)
-    environ = settings.shipper_environment(uri, sends_tokens=token is not None)
+    environ = credentials.shipper_environment(uri, sends_tokens=token is not None)
     return full_uri(environ, token() if token else "")

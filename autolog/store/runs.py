@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from autolog import guard, recorder, settings
+from autolog import guard, recorder, targets
 from autolog.journal import progress
 from autolog.recorder import Role, Run
 from autolog.records import RunStart
-from autolog.settings import Target
 from autolog.store import entities
 from autolog.store.asking import ANSWER_SECONDS, Asker, await_stored, is_offline
+from autolog.targets import Target
 
 
 class Runs:
@@ -48,21 +47,22 @@ class Runs:
     ) -> Run | None:
         """Begin a run in the journal; the shipper creates it, unless the store has done so."""
         given = {tag.key: str(tag.value) for tag in tags}
-        experiment, number = settings.name_and_id(str(experiment_id))
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=str(name or given.get(MLFLOW_RUN_NAME, "")),
+        experiment, number = targets.name_and_id(str(experiment_id))
+        start = RunStart.new(
+            str(name or given.get(MLFLOW_RUN_NAME, "")),
+            start_time,
             experiment=experiment,
             experiment_id=number,
             tags=given,
             parent_key=None if parent is None else parent.key,
             run_id=None if entity is None else entity.info.run_id,
-            owned=True,
-            timestamp=start_time,
         )
+        return self._open(start, entity)
+
+    def _open(self, start: RunStart, entity: Any) -> Run | None:
         run = recorder.get().open(self._target, start, Role.OTHERS)
         if run is not None and entity is not None:
+            run.know_params(entity.data.params)
             entities.learn(run, entity)
         return run
 
@@ -111,23 +111,7 @@ class Runs:
             pass  # the shipper will find out
         if entity is not None and entity.info.lifecycle_stage != "active":
             return None
-        start = RunStart(
-            run=0,
-            key=uuid.uuid4().hex,
-            name=run_id,
-            experiment=None,
-            experiment_id=None,
-            tags={},
-            parent_key=None,
-            run_id=run_id,
-            owned=False,
-            timestamp=0,
-        )
-        run = recorder.get().open(self._target, start, Role.OTHERS)
-        if run is not None and entity is not None:
-            run.know_params(entity.data.params)
-            entities.learn(run, entity)
-        return run
+        return self._open(RunStart.new(run_id, 0, run_id=run_id, owned=False), entity)
 
     def resumable(self, run_id: str) -> Any:
         """The entity of a run that is to go on, the server answering or not; None as `followed`."""

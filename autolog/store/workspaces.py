@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from autolog import hooks, settings
+from autolog import hooks, targets
 from autolog.store import hosts
 from autolog.store.asking import ANSWER_SECONDS, CannotAsk, within
 
@@ -37,7 +37,7 @@ class WorkspaceStore:
         self._uri, self._make = uri, make
         self._lock = threading.Lock()
         self._store: Any = None
-        if settings.adopted_run_id() is not None:
+        if targets.adopted_run_id() is not None:
             # The plugin knows a job by MLFLOW_RUN_ID, which MLflow is about to take away.
             with contextlib.suppress(TimeoutError, MlflowException):
                 within(ANSWER_SECONDS, self._made)

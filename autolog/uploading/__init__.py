@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from autolog import bandwidth, launch, settings
+from autolog import bandwidth, environment, launch, settings
 from autolog.artifacts import Outcome, Upload
 from autolog.exporters import Rejected, Retryable
 from autolog.records import Kind
@@ -46,7 +46,7 @@ def main() -> None:
     replies = sys.stdout
     sys.stdout = sys.stderr
     repository_for = _repositories()
-    chosen, _ = settings.resolve({}, settings.environment())
+    chosen, _ = settings.resolve({}, environment.variables())
     if chosen.upload_mb_per_second is not None:
         bandwidth.limit(chosen.upload_mb_per_second * 1e6)
     for line in launch.asked():
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _repositories() -> Callable[[str | None], Repository]:
     """What gives the repository of this process's target, for the token that came with a file."""
-    environ = settings.environment()
+    environ = environment.variables()
     uri = environ["MLFLOW_TRACKING_URI"]
     if is_workspace(uri):
         from autolog.uploading.workspace import WorkspaceRepository
@@ -76,10 +76,14 @@ def _sent(open_repository: Callable[[], Repository], upload: Upload) -> Outcome:
     except Rejected as refusal:
         return Outcome(refusal.reason)
     except Retryable as problem:
-        return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
+        return _later(problem)
     except Exception as error:  # noqa: BLE001 - repositories raise what their clients raise
-        return Outcome(f"{type(error).__name__}: {error}", is_final=False)
+        return _later(Retryable(f"{type(error).__name__}: {error}"))
     return Outcome()
+
+
+def _later(problem: Retryable) -> Outcome:
+    return Outcome(problem.reason, False, problem.is_unauthorized, problem.after)
 
 
 def _send(repository: Repository, upload: Upload) -> None:

@@ -46,6 +46,8 @@ class SpooledModel:
         """The model of a description. Raises `Rejected` where that is none, or is not whole."""
         try:
             content = json.loads(files.read(file))
+            content |= {field: dict(content[field]) for field in ("flavors", "packages")}
+            content["python"] = str(content["python"])
             folder = Path(model_folder(str(file)))
             model = cls(
                 folder,

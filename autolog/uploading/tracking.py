@@ -12,7 +12,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from autolog import settings
+from autolog import credentials
 from autolog.exporters import Rejected, Retryable
 from autolog.uploading.spooled import Registration, SpooledModel
 
@@ -28,7 +28,7 @@ class TrackingRepository:
 
     def log_file(self, run_id: str, file: Path, path: str) -> None:
         """See `Repository`."""
-        settings.await_storing(file.stat().st_size)
+        credentials.await_storing(file.stat().st_size)
         with _told():
             self._client.log_artifact(run_id, str(file), path.rpartition("/")[0] or None)
 
@@ -38,7 +38,7 @@ class TrackingRepository:
         As a logged model where client and server know those, which is where MLflow looks for
         ``runs:/<id>/model`` too; in the artifacts of the run elsewhere.
         """
-        settings.await_storing(max(file.stat().st_size for file in model.files()))
+        credentials.await_storing(max(file.stat().st_size for file in model.files()))
         with _told():
             run = self._client.get_run(run_id)
             logged = self._logged_model(run, model)

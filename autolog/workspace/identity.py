@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from autolog import settings
+from autolog import credentials, targets
 from autolog.workspace import notebook
 from autolog.workspace.address import Workspace, is_workspace
 
@@ -33,7 +33,7 @@ def identify(workspace: object) -> Identity:
     Raises `ValueError` for anything else.
     """
     named = _named(workspace)
-    uri = settings.uri_of_job() or ""
+    uri = targets.uri_of_job() or ""
     if is_workspace(uri) and (own := Workspace.parse(uri)).is_same(named.workspace):
         return Identity(own)
     return named
@@ -88,7 +88,7 @@ def credential_here(uri: str) -> Callable[[], str] | None:
     is_of_job = type(auth).__name__ == _JOBS_AUTHENTICATION
     if hasattr(auth, "get_authentication_header") and not is_of_job:
         return lambda: _bearer(auth)
-    if settings.has_workspace_credential():
+    if credentials.has_workspace_credential():
         return None
     # A chain may be the plugin's own, which ends in a browser; who sends has the other links too.
     if hasattr(auth, "get_token") and not hasattr(auth, "credentials"):

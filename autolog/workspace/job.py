@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from autolog import guard, launch, settings
+from autolog import credentials, guard, launch
 from autolog.workspace.address import is_workspace
 from autolog.workspace.bearer import expiry
 
@@ -37,7 +37,7 @@ def keep_fresh(uri: str) -> None:
     if is_kept or not is_workspace(uri):
         return
     with contextlib.suppress(ValueError):
-        expiry(settings.job_token() or "")
+        expiry(credentials.job_token() or "")
         threading.Thread(target=_keep, args=(uri,), name=_THREAD, daemon=True).start()
 
 
@@ -45,15 +45,15 @@ def _keep(uri: str) -> None:
     while True:
         time.sleep(_pause())
         with guard.shield("job token", firm=True), contextlib.suppress(launch.NoAnswer):
-            environ = settings.shipper_environment(uri)
+            environ = credentials.shipper_environment(uri)
             token = launch.answer("autolog.exporters.azure_renewal", environ)
-            settings.renew_job_token(token)
+            credentials.renew_job_token(token)
             _tell_packages(token)
 
 
 def _pause() -> float:
     """Seconds until the next try; one that fails is followed by more of them before the end."""
-    left = expiry(settings.job_token() or "") - time.time()
+    left = expiry(credentials.job_token() or "") - time.time()
     return max(_LEAST_PAUSE, left - min(_EARLIEST, left / 3)) if left > 0 else _PAUSE_WITHOUT
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from figures import print_figures, server
 
-from peers import arrival, calls, ends, kills, trainings
+from peers import arrival, calls, crowd, ends, filling, growth, kills, scale, trainings
 from peers.contenders import contenders
 from peers.harness import Bench
 from peers.report import Measurement, Report
@@ -29,6 +29,10 @@ MEASUREMENTS: dict[str, Measurement] = {
     "trainings": trainings,
     "kills": kills,
     "ends": ends,
+    "growth": growth,
+    "filling": filling,
+    "crowd": crowd,
+    "scale": scale,
 }
 _DOCS = Path(__file__).parents[2] / "docs"
 

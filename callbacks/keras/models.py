@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
 
 from autolog import guard, recorder
-from autolog.callbacks import schemas
+from autolog.callbacks import examples, schemas
+from autolog.callbacks.datasets import TRAIN
 from autolog.recorder.models import Budget, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from autolog.callbacks.datasets import Used
     from autolog.recorder import Training
     from autolog.settings import Settings
 
@@ -27,10 +30,10 @@ _MOST_BYTES: Final = 4
 """Of a number of any other type that weights have."""
 
 
-def log(training: Training, model: Any) -> None:
-    """Log a trained model; say what loading it takes where Keras cannot know that by itself."""
+def log(training: Training, model: Any, data: Callable[[], Iterable[Used]]) -> None:
+    """Log a model trained on data; say what loading it takes where Keras cannot know that."""
     chosen = recorder.get().settings
-    training.log_model(_model(model, chosen), chosen)
+    training.log_model(_model(model, data, chosen), chosen)
     custom = sorted({type(part).__name__ for part in _parts(model) if _is_custom(part)})
     if custom:
         given = ", ".join(f"{name!r}: {name}" for name in custom)
@@ -40,7 +43,7 @@ def log(training: Training, model: Any) -> None:
         )
 
 
-def _model(model: Any, chosen: Settings) -> Model:
+def _model(model: Any, data: Callable[[], Iterable[Used]], chosen: Settings) -> Model:
     flavors: dict[str, dict[str, object]] = {
         "keras": {
             "data": _FOLDER,
@@ -61,13 +64,25 @@ def _model(model: Any, chosen: Settings) -> Model:
     backend = keras.backend.backend()
     packages = ("keras", "numpy", *_PACKAGES.get(backend, (backend,)))
     texts = {f"{_FOLDER}/keras_module.txt": "keras"}
-    signature = _signature(model) if chosen.log_model_signatures else None
-    return Model(write, f"{_FOLDER}/model.keras", flavors, packages, texts, signature)
+    # By the shapes that the model was built with; a subclass that keeps none has none.
+    inputs, outputs = _schema(_held(model, "inputs")), _schema(_held(model, "outputs"))
+    signature = schemas.signature(inputs, outputs) if chosen.log_model_signatures else None
+    example = examples.of(_as_inputs(data(), inputs)) if chosen.log_input_examples else None
+    return Model(write, f"{_FOLDER}/model.keras", flavors, packages, texts, signature, example)
 
 
-def _signature(model: Any) -> dict[str, str | None] | None:
-    """By the shapes that the model was built with; a subclass that keeps none has none."""
-    return schemas.signature(*map(_schema, (_held(model, "inputs"), _held(model, "outputs"))))
+def _as_inputs(data: Iterable[Used], inputs: schemas.Schema | None) -> Any:
+    """What a model was trained on, in the form that its signature asks of whoever predicts.
+
+    None where it has another form.
+    """
+    features = next((used.features for used in data if used.context == TRAIN), None)
+    names = [each["name"] for each in inputs or [] if "name" in each]
+    if not isinstance(features, Mapping):
+        return None if names else features
+    if list(features) == list(range(len(features))):  # arrays in a list
+        features = dict(zip(names, features.values(), strict=False))
+    return features if features.keys() == set(names) or inputs is None else None
 
 
 def _held(model: Any, side: str) -> Any:

@@ -129,7 +129,7 @@ class Observer(keras.callbacks.Callback):  # type: ignore[misc]
                     training.log_metrics(restored, step)
             with guard.shield("keras.model"):
                 if recorder.get().settings.log_models and not self._neighbour.logs_models:
-                    models.log(training, self.model)
+                    models.log(training, self.model, self._fit_data)
         self._end()
 
     # -- an evaluation -----------------------------------------------------------------------------

@@ -1,19 +1,23 @@
-"""Checkpoints: which of them are logged, and which run each belongs to."""
+"""Checkpoints: which of them are logged, which run each belongs to, and the weights of the best."""
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import torch
+
 from autolog.callbacks.tensors import plain
 from autolog.recorder import FormerRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from autolog.callbacks.modules import Weights
     from autolog.recorder import Training
 
 _NOTES: Final = "autolog.json"
@@ -67,6 +71,35 @@ class Uploads:
             training.log_text(json.dumps(metadata, indent=2), f"{path.stem}/metadata.yaml")
             training.log_text(str(aliases), f"{path.stem}/aliases.txt")
             self._logged[path] = saved
+
+
+# -- the weights of the best -----------------------------------------------------------------------
+
+
+def best_of(savings: Iterable[Any]) -> Path | None:
+    """The best checkpoint of the first ``ModelCheckpoint`` that monitors a metric.
+
+    None where there is none, or it is on no disk here.
+    """
+    for saving in savings:
+        if saving.monitor is not None:
+            path = Path(saving.best_model_path)
+            return path if path.is_file() else None
+    return None
+
+
+def weights_in(checkpoint: Path) -> Weights:
+    """The weights in a checkpoint, which stay on the disk until they are used."""
+    try:
+        # Not its other objects: the path may be one that a checkpoint of somebody else has named.
+        content = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{checkpoint.name} has objects that torch.load(weights_only=True) refuses; "
+            "torch.serialization.add_safe_globals allows them"
+        ) from error
+    weights: Weights = content["state_dict"]
+    return weights
 
 
 # -- the run of a checkpoint -----------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Guest:
     def __enter__(self) -> None:
         with guard.shield("lightning.join"):
             current = recorder.get()
-            with current.pause():
+            with current.nesting.pause():
                 self._quiet = current.begin_training(self, flavor="lightning", name="")
             if not (self._trainer.fast_dev_run or self._trainer.barebones):
                 self._join()

@@ -6,12 +6,12 @@ import importlib
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autolog import guard, recorder, settings
-from autolog.callbacks import datasets, ranks, schemas
-from autolog.callbacks.lightning import facts, neighbours
+from autolog import environment, guard, recorder
+from autolog.callbacks import datasets, ranks
+from autolog.callbacks.lightning import checkpoints, facts, neighbours
 from autolog.callbacks.lightning.losses import Losses
-from autolog.callbacks.lightning.spaces import space_of
-from autolog.callbacks.modules import as_model
+from autolog.callbacks.lightning.spaces import callbacks_of, space_of
+from autolog.callbacks.modules import Inputs, as_model
 from autolog.callbacks.tensors import Rings, plain
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _UNUSED = (
 )
 """Hooks of every batch that we have no use for. Lightning profiles the call of each hook that can
 be called, an empty one too: that takes longer than all we do."""
+_BEST = "best_model"
 _SHARDING = frozenset({"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"})
 
 
@@ -85,7 +86,7 @@ class _Observer:
             self._fit = None
             training = self._logger.open_fit(trainer)
             # The other ranks are silent, and give their sums to the first.
-            if not training.silent or settings.rank() > 0:
+            if not training.silent or environment.rank() > 0:
                 self._fit = _Fit(self._logger, training, pl_module)
                 self._fit.describe(pl_module)
             # Of automatic optimisation the losses come with the batches; see `_UNUSED`.
@@ -126,8 +127,8 @@ class _Observer:
             fit.losses.add(loss, batch, times)
             if fit.every is not None:
                 fit.log_step(trainer, fit.every)
-            if fit.batch_schema is None:
-                fit.look_at(batch)
+            if fit.inputs is None:
+                fit.inputs = Inputs.of(batch)
         except Exception as error:  # noqa: BLE001 - as a shield
             guard.swallow("lightning.on_train_batch_end", error)
 
@@ -144,12 +145,17 @@ class _Observer:
                 self._fit.log_epoch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Log the last epoch, and the model that it has left."""
+        """Log the last epoch."""
         if self._fit is not None:
             with guard.shield("lightning.on_train_end"):
                 self._fit.log_epoch(trainer)
-            with guard.shield("lightning.model"):
-                self._fit.log_model(trainer)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Log the models: callbacks after ours, such as weight averaging, are done with them."""
+        fit, self._fit = self._fit, None
+        if fit is not None:
+            with guard.shield("lightning.models"):
+                fit.log_models(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Have the run end by what ended the training."""
@@ -186,8 +192,8 @@ class _Fit:
         self._step: int = self._first_step + trainer.global_step
         self.every = recorder.get().settings.log_every_n_steps
         """Optimizer steps between two values of batches; None where there are none."""
-        self.batch_schema: schemas.Schema | None = None
-        """That of the first batch, as far as it is known: empty where it has none."""
+        self.inputs: Inputs | None = None
+        """Those of the module, by the first batch."""
         self._rings = Rings()
         self.losses = Losses(self._rings)
 
@@ -239,8 +245,11 @@ class _Fit:
         if ended.samples and self._is_free(trainer, "epoch_loss"):
             self._epoch_loss.log(self._epoch, {0: (ended.total, ended.samples)})
 
-    def log_model(self, trainer: Any) -> None:
-        """Log the trained module, unless MLflow does, or each rank has a part of it only."""
+    def log_models(self, trainer: Any) -> None:
+        """Log the trained module, and that with the weights of the best checkpoint.
+
+        Not where MLflow does, or each rank has a part of it only.
+        """
         chosen = recorder.get().settings
         if self._training.silent or not chosen.log_models or neighbours.logs_models(trainer):
             return
@@ -254,14 +263,13 @@ class _Fit:
         module = trainer.lightning_module
         package = space_of(trainer).partition(".")[0].replace("_", "-")
         example = getattr(module, "example_input_array", None)
-        given = self.batch_schema if example is None else schemas.of(example)
-        signature = schemas.signature(given, None) if chosen.log_model_signatures else None
-        self._training.log_model(as_model(module, package, signature=signature), chosen)
-
-    def look_at(self, batch: Any) -> None:
-        """Have the schema of what a module is given: of the first thing in a batch."""
-        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
-        self.batch_schema = schemas.of(first) or []
+        inputs = self.inputs or Inputs() if example is None else Inputs.of([example])
+        model = partial(as_model, module, package, inputs=inputs)
+        self._training.log_model(model(), chosen)
+        best = checkpoints.best_of(callbacks_of(trainer, "ModelCheckpoint"))
+        if best is not None:
+            read_weights = partial(checkpoints.weights_in, best)
+            self._training.log_model(model(read_weights=read_weights), chosen, _BEST)
 
     def _is_free(self, trainer: Any, name: str) -> bool:
         is_taken = facts.is_logged(trainer, name)

@@ -105,7 +105,7 @@ def passes_mlflow(transparent: AbstractSet[str]) -> bool:
 
 def _is_asked_for(transparent: AbstractSet[str]) -> bool:
     with guard.shield("sklearn.call"):
-        is_inside = recorder.get().in_training
+        is_inside = recorder.get().nesting.in_training
         return not (is_inside or _is_called_by_sklearn(_TRANSPARENT | transparent))
     return False
 

@@ -38,15 +38,13 @@ def _model(estimator: Any, data: Data, chosen: Settings, inputs: schemas.Schema 
         with budget.open(path) as file:
             cloudpickle.dump(estimator, file)
 
-    example = examples.of(data.X) if chosen.log_input_examples else None
     return Model(
         write,
         _FILE,
         _flavors(estimator),
         (*_PACKAGES, "pandas") if hasattr(data.X, "columns") else _PACKAGES,
-        example.texts if example else {},
-        _signature(estimator, data, inputs),
-        example.info if example else None,
+        signature=_signature(estimator, data, inputs),
+        example=examples.of(data.X) if chosen.log_input_examples else None,
     )
 
 

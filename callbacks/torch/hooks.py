@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from autolog import guard, hooks, recorder
+from autolog.callbacks.modules import Inputs
 from autolog.callbacks.tensors import batch_size, is_readable
 from autolog.callbacks.torch import runs, watched
 from autolog.callbacks.torch.graphs import divisor_of, is_quotient, node_of
@@ -157,7 +158,7 @@ def _destroy_process_group(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_off() -> bool:
     """True where a hook has nothing to do: removed, or inside another framework's training."""
-    return _recorder is None or _recorder.in_training
+    return _recorder is None or _recorder.nesting.in_training
 
 
 # -- loaders ---------------------------------------------------------------------------------------
@@ -190,7 +191,10 @@ def _next(original: Callable[..., Any]) -> Callable[..., Any]:
                     tape.samples.append(batch_size(batch))
                     tape.awaits = LOSS
                 else:
-                    _thread.observer.tracker.advance(_pass_of(self), batch_size(batch))
+                    moved = _pass_of(self)
+                    if not moved.weights and watched.has_models():
+                        moved.inputs = Inputs.of(batch)
+                    _thread.observer.tracker.advance(moved, batch_size(batch))
         except Exception as error:  # noqa: BLE001 - as a shield
             guard.swallow("torch.hooks", error)
         return batch

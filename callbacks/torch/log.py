@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from autolog import guard, recorder
 from autolog.callbacks import datasets
 from autolog.callbacks.datasets import TRAIN, Used
-from autolog.callbacks.modules import as_model
+from autolog.callbacks.modules import Inputs, as_model
 from autolog.callbacks.ranks import EpochLoss
 from autolog.callbacks.tensors import optimizer_params, plain
 from autolog.callbacks.torch import watched
@@ -51,6 +51,8 @@ class RunLog:
         self._first: Trained | None = None
         """The first epoch, until the next one begins: the line of the user's own program that logs
         its loss, if there is one, comes after the loop over the loader."""
+        self._inputs = Inputs()
+        """Those of the model, as far as they are known."""
         self._has_model = False
         self._due: list[tuple[Pass, int, int, int]] = []
         """Batch values to log: pass, index of the step there, optimizer, its global step."""
@@ -72,7 +74,7 @@ class RunLog:
         chosen = recorder.get().settings
         if chosen.log_models and not self._has_model:
             self._has_model = True
-            self.training.log_model(as_model(model), chosen)
+            self.training.log_model(as_model(model, inputs=self._inputs), chosen)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class RunLog:
         params = optimizer_params(optimizer)
         if model is not None:
             params |= watched.model_params(model)
+            self._inputs = current.inputs or Inputs()
         if current.source is not None:
             params["batch_size"] = current.source.batch_size or current.weights[0]
             data = current.source.data

@@ -105,6 +105,8 @@ class Pass:
         """The pass that goes on with the iterator in the next epoch."""
         self.zipped_to: Pass | None = None
         """The pass that had begun just before and had given nothing yet, as in ``zip(a, b)``."""
+        self.inputs: Any = None
+        """What the first batch tells of the inputs of a model, where one was named."""
         self.weights = array("q")
         """Samples in each batch."""
         self.losses, self.scores = _Heard(values()), _Heard(values())

@@ -47,7 +47,7 @@ def uninstrument() -> None:
 def _run() -> Run | None:
     """The run that is open; None where nothing is to be logged."""
     here = recorder.get()
-    is_silent = not _writers or _thread.is_inside or here.in_training or here.are_hooks_mute
+    is_silent = not _writers or _thread.is_inside or here.nesting.in_training or here.are_hooks_mute
     return None if is_silent else here.open_run()
 
 

@@ -30,6 +30,11 @@ def add(model: Module, optimizers: tuple[Optimizer, ...]) -> None:
         _models[optimizer] = reference
 
 
+def has_models() -> bool:
+    """True when some model was named, with an optimizer that lives."""
+    return bool(_models)
+
+
 def clear() -> None:
     """Forget them all."""
     _models.clear()
