@@ -172,6 +172,20 @@ def test_an_audit_counts_what_is_lost_doubled_and_foreign() -> None:
     assert audit(Stored(stored, "FAILED"), called=4, returned=3) == Audit(3, 1, 2, 1, "FAILED")
 
 
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_what_cannot_be_read_is_lost(tmp_path: Path) -> None:
+    """A store that its package cannot open has nothing of a run, and the status says so."""
+    from peers.contenders import Place, contenders
+    from peers.harness import Left, user
+
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
+    place = Place(str(tmp_path), "http://127.0.0.1:9", f"sqlite:///{tmp_path}/mlflow.db", "run")
+    with user(contenders()["MLflow sync"]) as person:
+        (found,) = person.audits([Left(place, called=3, returned=2)])
+    assert (found.calls, found.lost) == (2, 2)
+    assert found.status.startswith("cannot be read (")
+
+
 def _is_sane(figure: dict[str, Any]) -> bool:
     """What is added may be less than nothing in so short a run; a ratio and a size may not."""
     is_added = figure["unit"] in ("", "%", "us")

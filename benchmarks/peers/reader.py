@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 
-from peers.contenders import Place, contenders
+from peers.contenders import Contender, Place, Stored, contenders
 from peers.work import audit
 
 
@@ -23,8 +23,16 @@ def main(name: str, recover: bool) -> None:
             contender.recover()
         for line in sys.stdin:
             place, called, returned = json.loads(line)
-            found = audit(contender.stored(Place(*place)), called, returned)
+            found = audit(_read(contender, Place(*place)), called, returned)
             print(json.dumps(found), file=out, flush=True)
+
+
+def _read(contender: Contender, place: Place) -> Stored:
+    """What its package cannot read is lost."""
+    try:
+        return contender.stored(place)
+    except Exception as error:  # noqa: BLE001 - whatever a package raises on what is left
+        return Stored((), f"cannot be read ({type(error).__name__})")
 
 
 if __name__ == "__main__":

@@ -127,6 +127,9 @@ _OFFLINE = {
     "PYTHONPATH": SEARCH_PATH,
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
+    "WANDB_CONSOLE": "off",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB_X_DISABLE_STATS": "true",
     "HF_HUB_OFFLINE": "1",
     "DVC_NO_ANALYTICS": "1",
 }
@@ -163,7 +166,7 @@ def _run(program: str, target: str) -> dict[str, float | str]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             return {"seconds": seconds_of_process(program, target, **_OFFLINE, HOME=folder)}
     except subprocess.CalledProcessError as error:
-        return {"error": error.stderr.strip().splitlines()[-1]}
+        return {"error": (error.stderr.strip() or str(error)).splitlines()[-1]}
 
 
 def _added(rows: Rows, framework: str) -> dict[str, float]:
