@@ -79,11 +79,17 @@ class FaultyProxy:
         """Accept everything and never answer."""
         self._switch(_hold)
 
-    def status(self, code: int, retry_after: str | int | None = None) -> None:
-        """Answer `code` in MLflow's error form, and forward nothing."""
-        self._answer(
-            _error(code, () if retry_after is None else (("Retry-After", str(retry_after)),))
-        )
+    def status(self, code: int, retry_after: str | int | None = None, path: str = "") -> None:
+        """Answer `code` in MLflow's error form, and forward only what has no `path` in its own."""
+        headers = () if retry_after is None else (("Retry-After", str(retry_after)),)
+
+        def answer(handler: _Handler, request: Request) -> None:
+            if path in request.path:
+                handler.send(_error(code, headers))
+            else:
+                _pass(handler, request)
+
+        self._switch(answer)
 
     def html(self, code: int = 200) -> None:
         """Answer with a page, as captive portals and sign-in pages do; forward nothing."""

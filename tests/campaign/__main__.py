@@ -85,23 +85,27 @@ def _main() -> int:
     parser.add_argument("--seed", type=int, help="play this one episode, and tell what is done")
     parser.add_argument("--lanes", type=int, default=_LANES_A_CORE * (os.cpu_count() or 1))
     parser.add_argument("--json", type=Path, help="a file for the summary")
-    parser.add_argument(
-        "--page", action="store_true", help="fill docs/reliability.md, play nothing"
-    )
+    parser.add_argument("--page", action="store_true", help="only fill docs/reliability.md")
     given = parser.parse_args()
     if given.page:
         summary.fill_page()
         return 0
-    is_one = given.seed is not None
-    first, count = (given.seed, 1) if is_one else (given.first, given.episodes)
-    seeds = range(first, first + count)
+    if given.seed is not None:
+        return _play(range(given.seed, given.seed + 1), 1, None)
+    seeds = range(given.first, given.first + given.episodes)
+    return _play(seeds, min(given.lanes, len(seeds)), given.json)
+
+
+def _play(seeds: range, lanes: int, report: Path | None) -> int:
+    """Play the episodes of all seeds; the exit status."""
     folder = Path(tempfile.mkdtemp(prefix="campaign-", dir=memory_folder()))
-    campaign, started = Campaign(folder, is_verbose=is_one), time.monotonic()
-    campaign.run(seeds, min(given.lanes, len(seeds)))
+    campaign, started = Campaign(folder, is_verbose=len(seeds) == 1), time.monotonic()
+    campaign.run(seeds, lanes)
     result = summary.summary(campaign.played, time.monotonic() - started)
-    print(json.dumps(result, indent=2))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=2) + "\n")
+    if len(seeds) > 1:
+        print(json.dumps(result, indent=2))
+    if report is not None:
+        report.write_text(json.dumps(result, indent=2) + "\n")
     for server in folder.glob("server-*"):
         shutil.rmtree(server, ignore_errors=True)
     if not result["failed_seeds"]:
