@@ -55,9 +55,9 @@ def release(place: Path) -> None:
     account = progress.load(folder)
     for reason, values in account.held.pop(place.name, {}).items():
         account.acknowledged += values
-        account.rejected[reason] -= values
-        if account.rejected[reason] <= 0:
-            del account.rejected[reason]
+        left = account.rejected.pop(reason, 0) - values
+        if left > 0:
+            account.rejected[reason] = left
     account.store(folder)
     shutil.rmtree(place)
 

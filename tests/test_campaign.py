@@ -43,7 +43,7 @@ DEEDS = {
 
 def test_a_judge_finds_what_is_wrong(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     """Without a fault there is nothing to say; whatever is wrong on the server is said."""
-    quiet = replace(episode(1), faults=())
+    quiet = replace(episode(ROUND), faults=())  # whose runs no other test has
     store = mlflow_server.store.uri.removeprefix("sqlite:///")
     with World(quiet, mlflow_server, tmp_path / "episode") as world:
         world.settle()
