@@ -1,6 +1,7 @@
 """`autolog sync`: has what journals still hold sent, wherever the journals are found.
 
-Where a shipper is at work on a group its progress is watched; elsewhere this process ships.
+Where a shipper is at work on a group its progress is watched; elsewhere this process ships. A
+shipper whose credential is refused gives way, once the trainings that could renew it have ended.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from autolog.journal import progress
 from autolog.journal.layout import HELD
 from autolog.journal.owner import Life, Lock, is_locked
 from autolog.journal.progress import Progress
-from autolog.journal.root import SHIPPER_LOCK, group_of, journals
+from autolog.journal.root import SHIPPER_LOCK, SHIPPER_SUCCESSOR, group_of, journals
 from autolog.receipt import Sending, ShipperState, shipper_state, store_shipper_state
 from autolog.shipper import Shipper
 from autolog.standing import Standing, inspect
@@ -142,7 +143,14 @@ class Sync:
 
     def _send(self, haul: _Haul) -> str:
         """Ship, or watch who does; returns why it came to a standstill, empty if it did not."""
-        lock = Lock(haul.group / SHIPPER_LOCK)
+        successor = haul.group / SHIPPER_SUCCESSOR
+        successor.touch(mode=0o600)
+        try:
+            return self._ship_or_watch(haul, Lock(haul.group / SHIPPER_LOCK))
+        finally:
+            successor.unlink(missing_ok=True)
+
+    def _ship_or_watch(self, haul: _Haul, lock: Lock) -> str:
         while True:
             if lock.acquire():
                 try:

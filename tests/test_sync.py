@@ -18,11 +18,13 @@ from click.testing import CliRunner
 from commands import CURVE, STEPS, autolog, curves, log_offline
 from faults import FaultyProxy
 from journals import encoded, lay_out, losses, run_start, write_meta
-from support import eventually, start_script
+from support import eventually, run_script, start_script
 
 from autolog import records
 from autolog.cli import main
 from autolog.journal import layout
+from autolog.journal.owner import is_locked
+from autolog.journal.root import SHIPPER_LOCK, SHIPPER_SUCCESSOR
 from autolog.records import Tags
 
 if TYPE_CHECKING:
@@ -134,6 +136,31 @@ def test_sync_watches_the_shipper_of_a_living_run(
     assert f"process {pid}" in second.stdout
     assert done.stdout == "nothing is left\n"
     (tmp_path / "go").write_text("")
+
+
+def test_a_shipper_whose_token_has_expired_gives_way_to_sync(
+    experiment: Experiment, tmp_path: Path, autolog_home: Path
+) -> None:
+    """It would try the old token for an hour; sync has a new one, and need not wait for that."""
+    source = f"""
+        import autolog
+        autolog.enable()
+        with autolog.run("train"):
+            for step in range({STEPS}):
+                autolog.log_metrics({{"loss": step / 8}}, step=step)
+    """
+    with FaultyProxy(experiment.server.url) as faulty:
+        faulty.demand("Bearer new")
+        environ = {**experiment.env, "MLFLOW_TRACKING_URI": faulty.url}
+        env = {**environ, "MLFLOW_TRACKING_TOKEN": "old", "AUTOLOG_EXIT_TIMEOUT_LOCAL": "0"}
+        run_script(source, cwd=tmp_path, env=env)
+        (state,) = eventually(lambda: list(autolog_home.glob("*/shipper.json")), 20)
+        eventually(lambda: json.loads(state.read_text())["problem"], 20)
+        assert is_locked(state.with_name(SHIPPER_LOCK))
+        autolog("sync", env={**environ, "MLFLOW_TRACKING_TOKEN": "new"}, code=0)
+        assert curves(experiment) == [CURVE]
+        assert not is_locked(state.with_name(SHIPPER_LOCK))
+        assert not state.with_name(SHIPPER_SUCCESSOR).exists()
 
 
 def test_sync_goes_on_where_a_killed_shipper_stopped(

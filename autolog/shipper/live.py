@@ -16,7 +16,7 @@ from autolog.exporters.bearer import Fetch, sent_here
 from autolog.feed import destination, read_meta
 from autolog.journal.layout import META
 from autolog.journal.owner import Lock
-from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG
+from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG, SHIPPER_SUCCESSOR
 from autolog.receipt import ShipperState, store_shipper_state
 from autolog.shipper.loop import Shipper
 
@@ -76,31 +76,39 @@ class _Live:
         self._target = targets.without_userinfo(uri)
         self._said: ShipperState | None = None
         self._ignored: set[Path] = set()
+        self._started = self._seen_living = time.monotonic()
 
     def run(self) -> None:
-        started = seen_living = scanned = time.monotonic() - _SCAN
+        scanned = time.monotonic() - _SCAN
         self._say()
         try:
-            while True:
-                now = time.monotonic()
-                if now - scanned >= _SCAN:
-                    scanned = now
+            while not self._is_over(time.monotonic()):
+                if time.monotonic() - scanned >= _SCAN:
+                    scanned = time.monotonic()
                     self.discover()
                     self._shipper.sync_disks()
                     self._shipper.tend()
                 moved = self._shipper.round()
                 self._say()
-                if self._shipper.has_living:
-                    seen_living = now
-                elif self._shipper.is_drained:
-                    if self._shipper.sources or now - started > _IDLE:
-                        return
-                elif now - seen_living > self._linger and not self._shipper.is_uploading:
-                    return
                 if not moved:
                     time.sleep(_POLL)
         finally:
             self._lane.close()
+
+    def _is_over(self, now: float) -> bool:
+        """Whether nobody needs this process any more, or another one can do more than it."""
+        if self._shipper.has_living:
+            self._seen_living = now
+            return False
+        if self._shipper.is_drained:
+            return bool(self._shipper.sources) or now - self._started > _IDLE
+        if self._shipper.is_unauthorized and self._has_successor:
+            return True
+        return now - self._seen_living > self._linger and not self._shipper.is_uploading
+
+    @property
+    def _has_successor(self) -> bool:
+        return (self._group / SHIPPER_SUCCESSOR).exists()
 
     def discover(self) -> bool:
         """Take on journals that are new; True when there was one."""
