@@ -3,8 +3,10 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -427,6 +429,26 @@ class Scored(Regression):
         self.trained = copy.deepcopy(self.state_dict())
 
 
+class Deed:
+    """Does something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("done",)
+
+
+class Kept:
+    """Counts how often one is unpickled."""
+
+    unpickled = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        Kept.unpickled += 1
+        self.__dict__.update(state)
+
+
 class TestLightning:
     """The module as the fit has left it, and the best checkpoint's."""
 
@@ -485,7 +507,7 @@ class TestLightning:
         ("entry", "value", "words"),
         [
             ("state_dict", {"other": torch.ones(1)}, "has other tensors than the module"),
-            ("path", Path("data"), "weights_only=True"),
+            ("deed", Deed(), "weights_only=True"),
         ],
     )
     def test_a_checkpoint_of_another_kind(
@@ -510,6 +532,19 @@ class TestLightning:
         assert words in run.tags["autolog.best_model"]
         (line,) = [each for each in capsys.readouterr().err.splitlines() if "best_model" in each]
         assert words in line
+
+    def test_other_objects_of_a_checkpoint(
+        self, fit: Callable[..., ModelCheckpoint], logged: Logged
+    ) -> None:
+        """Whatever else the program keeps in it, the weights are read and the rest is not made."""
+
+        class Keeping(Scored):
+            def on_save_checkpoint(self, checkpoint: Any) -> None:
+                checkpoint["kept"] = [Path("data"), Fraction(1, 2), Kept(1), {"a": Kept}]
+
+        fit(Keeping())
+        assert list(only(logged()).models) == ["model", "best_model"]
+        assert not Kept.unpickled
 
     def test_averaged_weights(self, logged: Logged) -> None:
         """Those that a callback puts into the module when the training is over."""

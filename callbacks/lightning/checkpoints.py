@@ -88,15 +88,29 @@ def best_of(savings: Iterable[Any]) -> Path | None:
     return None
 
 
+class _Other:
+    """Stands for an object of a checkpoint that is no weight."""
+
+    def __init__(self, *_: object) -> None:
+        """Take what the object would be made from."""
+
+    def __setstate__(self, _: object) -> None:
+        """Take what the object would know."""
+
+
 def weights_in(checkpoint: Path) -> Weights:
-    """The weights in a checkpoint, which stay on the disk until they are used."""
+    """The weights in a checkpoint, which stay on the disk until they are used.
+
+    Its other objects are not made: the path may be one that a checkpoint of somebody else has
+    named, and making them runs code.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(str(checkpoint))
     try:
-        # Not its other objects: the path may be one that a checkpoint of somebody else has named.
-        content = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        with torch.serialization.safe_globals([(_Other, name) for name in names]):
+            content = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{checkpoint.name} has objects that torch.load(weights_only=True) refuses; "
-            "torch.serialization.add_safe_globals allows them"
+            f"{checkpoint.name} has objects that torch.load(weights_only=True) refuses"
         ) from error
     weights: Weights = content["state_dict"]
     return weights
