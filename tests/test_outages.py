@@ -12,7 +12,7 @@ import pytest
 from commands import autolog
 from faults import FaultyProxy, Reply, _pass
 from journals import small_disk
-from support import MlflowServer, eventually, run_script, start_script
+from support import MlflowServer, eventually, free_port, run_script, start_script
 from trainings import (
     Trained,
     accounts,
@@ -27,6 +27,9 @@ from trainings import (
     stored,
     train,
 )
+
+from autolog.journal.owner import is_locked
+from autolog.journal.root import SHIPPER_LOCK
 
 EXIT_SECONDS = 2.0
 NOISE_SECONDS = 2.0
@@ -167,6 +170,21 @@ def test_a_full_disk_stops_no_shipper(mlflow_server: MlflowServer, tmp_path: Pat
 
 
 # -- one sick run, one bad record ------------------------------------------------------------------
+
+
+def test_a_shipper_leaves_when_more_waits_than_it_holds(tmp_path: Path, autolog_home: Path) -> None:
+    """It need not come to the end of what a dead process wrote to see that this is dead."""
+    source = """
+        import autolog
+        autolog.enable(silent=True)
+        with autolog.run("large"):
+            for step in range(400):
+                autolog.log_metrics({f"m{i}": 0.5 for i in range(100)}, step=step)
+    """
+    env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}", "AUTOLOG_LINGER": "1"}
+    run_script(source, cwd=tmp_path, env=env)
+    (lock,) = autolog_home.glob(f"*/{SHIPPER_LOCK}")
+    eventually(lambda: not is_locked(lock), 20)
 
 
 def test_an_unknown_run_blocks_no_other(

@@ -17,7 +17,6 @@ from autolog.batching import Pace
 from autolog.delivery import Delivery
 from autolog.exporters import Exporter, Retryable, RunRefused
 from autolog.feed import Feed, read_meta
-from autolog.journal.owner import Life
 from autolog.journal.progress import Progress
 from autolog.receipt import Sending, ShipperState
 from autolog.retry import Backoff
@@ -121,8 +120,8 @@ class Shipper:
 
     @property
     def has_living(self) -> bool:
-        """Whether some owner is alive."""
-        return any(source.life is Life.ALIVE for source in self.sources.values())
+        """Whether some owner is alive, however much of its journal is still to be read."""
+        return any(source.is_owned for source in self.sources.values())
 
     def _attend(self, source: Source) -> bool:
         if source.is_discarded:

@@ -23,6 +23,7 @@ class Source:
     """When the first of the entries was read, by the shipper's clock."""
     delivery: Delivery | None = None
     life: Life = Life.ALIVE
+    """That of the owner, as far as all that it may have written has been read."""
     synced: int = 0
     rests_until: float = -math.inf
     is_discarded: bool = False
@@ -56,6 +57,11 @@ class Source:
         return self.is_delivered or (
             self.feed.progress.cursor >= self.goal and self.feed.life() is Life.ALIVE
         )
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the owner is alive now."""
+        return not self.is_discarded and self.feed.life() is Life.ALIVE
 
     def read(self, now: float, most: int) -> bool:
         """Read on until about so many values wait; False when there was nothing new."""

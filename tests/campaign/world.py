@@ -159,7 +159,12 @@ class World:
         pid = self._shipper()
         if pid is None:
             raise Missed("nobody sends")
-        os.kill(pid, what)
+        try:
+            os.kill(pid, what)
+        except (
+            ProcessLookupError
+        ):  # killed by another fault, and its successor has not said who it is
+            raise Missed("it has just ended") from None
         self.note(f"{what.name} to the shipper, process {pid}")
 
     def signal_child(self, what: signal.Signals) -> None:
