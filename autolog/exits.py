@@ -19,6 +19,9 @@ from autolog.journal.layout import KILLED_MARKER
 from autolog.recorder.training import status_of
 from autolog.records import Status
 
+_MARK_SIZE = 4096
+"""Bytes that the mark of SIGTERM has room for: a line for each frame of the stack."""
+
 
 class ExitWatch:
     """Notes an exception or an exit code that ends the program."""
@@ -65,6 +68,7 @@ class ExitWatch:
             os.link(self._marker.name, path)
             return
         self._marker = open(path, "x", encoding="ascii", opener=files.private)  # noqa: SIM115
+        os.pwrite(self._marker.fileno(), bytes(_MARK_SIZE), 0)  # the disk may be full by then
         faulthandler.register(signal.SIGTERM, file=self._marker, all_threads=False, chain=True)
 
     def after_fork(self) -> None:

@@ -305,15 +305,21 @@ class Feed:
         return record
 
     def _orphans(self) -> list[RunEnd]:
-        marker = self.folder / layout.KILLED_MARKER
-        killed = marker.is_file() and marker.stat().st_size > 0
-        status = Status.KILLED if killed else Status.FAILED
+        status = Status.KILLED if self._is_marked else Status.FAILED
         ends = []
         for number, state in self._runs.items():
             if state.start.owned and not state.ended and state.start.key not in self.progress.ended:
                 state.ended = True
                 ends.append(RunEnd(number, status, state.newest))
         return ends
+
+    @property
+    def _is_marked(self) -> bool:
+        """Whether SIGTERM has ended the owner: the mark has room, of zeros, before it is left."""
+        try:
+            return files.read(self.folder / layout.KILLED_MARKER, 1) not in (b"", b"\0")
+        except OSError:
+            return False
 
     def _start_over(self) -> None:
         """Another target has nothing yet of what this journal still holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -169,7 +170,30 @@ def test_a_full_disk_stops_no_shipper(mlflow_server: MlflowServer, tmp_path: Pat
         assert stored(mlflow_server, trained.name) == sorted(everything_of_a_training())
 
 
-# -- one sick run, one bad record ------------------------------------------------------------------
+def test_sigterm_is_seen_on_a_full_disk(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    """What tells a training that was stopped from one that died has its room beforehand."""
+    name = fresh_name()
+    source = f"""
+        import contextlib, os, signal
+        from pathlib import Path
+        import autolog
+        autolog.enable(silent=True)
+        with autolog.run({name!r}):
+            autolog.log_metrics({{"loss": 0.5}}, step=0)
+            with contextlib.suppress(OSError):
+                Path("disk/filler").write_bytes(bytes(1 << 20))
+            os.kill(os.getpid(), signal.SIGTERM)
+    """
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        env = {
+            "MLFLOW_TRACKING_URI": mlflow_server.url,
+            "AUTOLOG_MODE": "offline",
+            "AUTOLOG_DIR": str(disk / "home"),
+        }
+        assert run_script(source, cwd=tmp_path, env=env).returncode == -signal.SIGTERM
+        (disk / "filler").unlink()
+        ship(group_of(disk / "home"), mlflow_server.url)
+    assert run_named(mlflow_server, name).info.status == "KILLED"
 
 
 def test_a_shipper_leaves_when_more_waits_than_it_holds(tmp_path: Path, autolog_home: Path) -> None:
@@ -185,6 +209,9 @@ def test_a_shipper_leaves_when_more_waits_than_it_holds(tmp_path: Path, autolog_
     run_script(source, cwd=tmp_path, env=env)
     (lock,) = autolog_home.glob(f"*/{SHIPPER_LOCK}")
     eventually(lambda: not is_locked(lock), 20)
+
+
+# -- one sick run, one bad record ------------------------------------------------------------------
 
 
 def test_an_unknown_run_blocks_no_other(
