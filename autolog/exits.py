@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -68,7 +69,8 @@ class ExitWatch:
             os.link(self._marker.name, path)
             return
         self._marker = open(path, "x", encoding="ascii", opener=files.private)  # noqa: SIM115
-        os.pwrite(self._marker.fileno(), bytes(_MARK_SIZE), 0)  # the disk may be full by then
+        with contextlib.suppress(OSError):  # full now: there may be room by then, as without this
+            os.pwrite(self._marker.fileno(), bytes(_MARK_SIZE), 0)
         faulthandler.register(signal.SIGTERM, file=self._marker, all_threads=False, chain=True)
 
     def after_fork(self) -> None:

@@ -86,10 +86,11 @@ def test_a_killed_upload_begins_beside_the_path_that_it_had_taken(
 
 
 def test_the_limit_on_the_network_holds(workspace: StandIn, tmp_path: Path) -> None:
-    """Blocks that go through TLS take no less time than that, within a fifth."""
+    """Blocks that go through TLS take no less time than that, within a fifth, nor much more."""
     _artifacts(workspace, tmp_path, 65 << 16, AUTOLOG_UPLOAD_MB_PER_SECOND="20")
     times = [seen.at for seen in workspace.requests if _STORAGE in seen.path]
-    assert times[16] - times[0] > 0.8 * 64 * (1 << 20) / 20e6
+    at_the_limit = 64 * (1 << 20) / 20e6
+    assert 0.8 * at_the_limit < times[16] - times[0] < 3 * at_the_limit
 
 
 # -- MLflow's own repository of a cloud ------------------------------------------------------------
