@@ -72,9 +72,14 @@ class Limits:
     """Characters of a param's value; the shipper shortens a longer one."""
     tag_length: int = 8000
     """Characters of a tag's value, likewise."""
+    requests: int = 1
+    """Batches of metrics of a run that may be on their way at once."""
 
 
 MLFLOW = Limits()
+MLFLOW_SERVER = Limits(requests=3)
+"""Most of a request is the server's Python, of which it has several processes. What is newest of a
+metric goes by step and time there, not by what comes last."""
 AZUREML = Limits(metrics=200, tags=50, tag_length=1000)
 """Azure ML takes 250 values of a name in a batch, and a tag's value up to 1,000 characters:
 https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +20,8 @@ from autolog.journal import layout
 from autolog.params_file import Whole
 from autolog.records import Artifact, Inputs, Metrics, Params, Record, RunEnd, Status, Tags
 
+_TURN = 5.0
+"""Seconds after which a step begins no further request."""
 _SUSPECT_TRIES = 3
 _PROBE = (("autolog.probe", "1"),)
 """A tag that no server chokes on."""
@@ -37,6 +40,8 @@ class Delivery:
         self.position = max(entry.position for entry in entries)
         self._feed, self._exporter = feed, exporter
         self._tries = 0
+        self._is_wary = False
+        """True when the newest request was in vain: one alone is to show that the server is well."""
         self._records: dict[int, list[Record]] = {}
         for entry in entries:
             self._records.setdefault(entry.record.run, []).append(entry.record)
@@ -58,7 +63,10 @@ class Delivery:
         try:
             following = step()
         except Retryable as problem:
+            self._is_wary = True
             following = self._examine(step, problem)
+        else:
+            self._is_wary = False
         self._tries = 0
         self._steps.popleft()
         self._steps.extendleft(reversed(following))
@@ -131,7 +139,30 @@ class Delivery:
         sends = list(batches(self._feed.progress.run_ids[start.key], data, limits))
         # What stands twice in here, a tag set again for one, is stored with its other self.
         self._acknowledge(run, values_in(data) - sum(map(len, sends)))
-        return [*(partial(self._send, run, batch) for batch in sends), *files, *ends]
+        metrics = [batch for batch in sends if batch.metrics]
+        first = [partial(self._send, run, batch) for batch in sends if not batch.metrics]
+        return [*first, partial(self._send_together, run, metrics), *files, *ends]
+
+    def _send_together(self, run: int, waiting: list[Batch]) -> list[Step]:
+        """Send metrics in several requests at once, whose order is the server's affair.
+
+        Where one of them is refused, what waits then goes one by one.
+        """
+        if self._is_held(run) or min(self._exporter.limits.requests, len(waiting)) < 2:
+            return [partial(self._send, run, batch) for batch in waiting]
+        if self._is_wary:
+            first, *rest = waiting
+            return [partial(self._send, run, first), partial(self._send_together, run, rest)]
+        stored, problems = _export_together(self._exporter, waiting)
+        for batch in stored:
+            waiting.remove(batch)
+            self._acknowledge(run, len(batch))
+        for problem in problems:
+            if not _may_be_of_content(problem):
+                raise problem
+        if problems:
+            return [partial(self._send, run, batch) for batch in waiting]
+        return [partial(self._send_together, run, waiting)] if waiting else []
 
     def _send(self, run: int, batch: Batch) -> list[Step]:
         if self._is_held(run):
@@ -265,6 +296,33 @@ class Delivery:
         ends: list[Record] = [each for each in self._records[run] if isinstance(each, RunEnd)]
         self._records[run], self._acknowledged[run] = ends, 0
         self._set_aside(run, reason)
+
+
+def _export_together(
+    exporter: Exporter, batches: Iterable[Batch]
+) -> tuple[list[Batch], list[BaseException]]:
+    """Begin with as many batches as fit into a turn; those that are stored, and what went wrong."""
+    with ThreadPoolExecutor(exporter.limits.requests) as pool:
+        sent = {pool.submit(exporter.export, batch): batch for batch in batches}
+        for late in wait(sent, _TURN, FIRST_EXCEPTION).not_done:
+            late.cancel()
+    stored, problems = [], []
+    for future, batch in sent.items():
+        if future.cancelled():
+            continue
+        problem = future.exception()
+        if problem is None:
+            stored.append(batch)
+        else:
+            problems.append(problem)
+    return stored, problems
+
+
+def _may_be_of_content(problem: BaseException) -> bool:
+    """Whether another batch may fare better."""
+    if isinstance(problem, Retryable):
+        return problem.suspect
+    return isinstance(problem, (Rejected, RunRefused))
 
 
 def values_in(records: Iterable[Record]) -> int:

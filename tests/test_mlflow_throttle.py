@@ -31,6 +31,10 @@ _TRAINING = """
 """
 
 
+_UNDER_WAY = 0.1
+"""Seconds after a refusal in which requests may arrive that left before it was known."""
+
+
 class _Throttle:
     """Answers 429 to every second request that writes; none is to come before its time is over."""
 
@@ -45,7 +49,8 @@ class _Throttle:
         if "log-batch" not in request.path:
             _pass(handler, request)
         elif now < self._until:
-            self.too_early.append(self._until - now)
+            if self._until - now < self.wait - _UNDER_WAY:
+                self.too_early.append(self._until - now)
             handler.send(Reply(429, b"{}", (("Retry-After", f"{self.wait:g}"),)))
         elif self.refused % 2 == 0:
             self.refused += 1

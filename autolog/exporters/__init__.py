@@ -88,7 +88,10 @@ class Exporter(Protocol):
         """
 
     def export(self, batch: Batch) -> None:
-        """Store a batch; on return it is stored. Raises `Rejected` too."""
+        """Store a batch; on return it is stored. Raises `Rejected` too.
+
+        Threads may call it side by side, as many as `limits` has requests.
+        """
 
     def log_inputs(self, run_id: str, content: str) -> None:
         """Store what a run used: see `Inputs`; safe to call again. Raises `Rejected` too."""

@@ -18,6 +18,7 @@ from requests.utils import get_auth_from_url, urldefragauth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from autolog.batching import MLFLOW_SERVER
 from autolog.exporters import Retryable, wire
 from autolog.exporters.tracking import RUN_KEY, Found, TrackingExporter, if_any
 from autolog.targets import without_userinfo
@@ -147,6 +148,8 @@ class RestExporter(TrackingExporter):
     file is used at once. Proxies and REQUESTS_CA_BUNDLE are requests' own affair. A user name in
     the URI wins over all other credentials, ``~/.netrc`` serves where there is none.
     """
+
+    limits = MLFLOW_SERVER
 
     def __init__(self, target: str, credentials: Callable[[], Credentials]) -> None:
         self._target = target

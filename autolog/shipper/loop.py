@@ -152,11 +152,12 @@ class Shipper:
         except RunRefused as refusal:
             self.problem, source.rests_until = refusal.reason, math.inf
             return True
-        stored = source.feed.progress.acknowledged - before
+        finally:
+            stored = source.feed.progress.acknowledged - before
+            self._stored += stored
         if stored or source.delivery.is_done:
             self.problem, self.is_unauthorized = "", False
             self.backoff.succeeded()
-            self._stored += stored
         if source.delivery.is_done:
             source.feed.commit(source.delivery.position)
             source.delivery = None
