@@ -41,7 +41,7 @@ class Delivery:
         self._feed, self._exporter = feed, exporter
         self._tries = 0
         self._is_wary = False
-        """True when the newest request was in vain: one alone is to show that the server is well."""
+        """True when the newest request was in vain: one alone shows whether the server is well."""
         self._records: dict[int, list[Record]] = {}
         for entry in entries:
             self._records.setdefault(entry.record.run, []).append(entry.record)

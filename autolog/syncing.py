@@ -143,12 +143,12 @@ class Sync:
 
     def _send(self, haul: _Haul) -> str:
         """Ship, or watch who does; returns why it came to a standstill, empty if it did not."""
-        successor = haul.group / SHIPPER_SUCCESSOR
-        successor.touch(mode=0o600)
+        successor = Lock(haul.group / SHIPPER_SUCCESSOR)
+        successor.acquire()
         try:
             return self._ship_or_watch(haul, Lock(haul.group / SHIPPER_LOCK))
         finally:
-            successor.unlink(missing_ok=True)
+            successor.release()
 
     def _ship_or_watch(self, haul: _Haul, lock: Lock) -> str:
         while True:

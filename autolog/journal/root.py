@@ -23,8 +23,8 @@ from autolog.journal.layout import FILES, HELD, META
 SHIPPER_LOCK = "shipper.lock"
 SHIPPER_STATE = "shipper.json"
 SHIPPER_LOG = "shipper.log"
-SHIPPER_SUCCESSOR = "successor"
-"""There while `autolog sync` waits for the lock, perhaps with a credential that is not refused."""
+SHIPPER_SUCCESSOR = "successor.lock"
+"""Locked while `autolog sync` waits or ships, perhaps with a credential that is not refused."""
 _KEY = "key"
 _DEPTH = 4
 """Folders below a root that may be journals: group, journal, run set aside; one more for whoever

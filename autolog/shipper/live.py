@@ -15,7 +15,7 @@ from autolog.exporters import exporter_for
 from autolog.exporters.bearer import Fetch, sent_here
 from autolog.feed import destination, read_meta
 from autolog.journal.layout import META
-from autolog.journal.owner import Lock
+from autolog.journal.owner import Lock, is_locked
 from autolog.journal.root import SHIPPER_LOCK, SHIPPER_LOG, SHIPPER_SUCCESSOR
 from autolog.receipt import ShipperState, store_shipper_state
 from autolog.shipper.loop import Shipper
@@ -108,7 +108,7 @@ class _Live:
 
     @property
     def _has_successor(self) -> bool:
-        return (self._group / SHIPPER_SUCCESSOR).exists()
+        return is_locked(self._group / SHIPPER_SUCCESSOR)
 
     def discover(self) -> bool:
         """Take on journals that are new; True when there was one."""

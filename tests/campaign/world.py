@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 from campaign import clock, truth
@@ -102,8 +102,7 @@ class World:
             "AUTOLOG_DIR": str(self.home),
             "AUTOLOG_BATCH_SECONDS": "1" if is_damaged else "0.1",  # what is sent suffers no more
             "AUTOLOG_EXIT_TIMEOUT": "1",
-            # A token that has expired is renewed for nobody who runs: he has to leave first.
-            "AUTOLOG_LINGER": "5" if self.episode.has("expire credential") else "300",
+            "AUTOLOG_LINGER": "300",
             "AUTOLOG_SEGMENT_SIZE": str(1 << 16),
         }
 
@@ -111,12 +110,8 @@ class World:
         with (self.folder / truth.SAID).open("wb") as said:
             self._host = subprocess.Popen(
                 [sys.executable, "-m", "campaign.training", str(self.folder)],
-                cwd=self.folder,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
                 start_new_session=True,
+                **self._surroundings(said),
             )
         eventually(lambda: truth.has_begun(self.folder / truth.HOST), _PATIENCE, every=0.005)
         if not self.episode.is_early:
@@ -210,7 +205,9 @@ class World:
         """
         eventually(lambda: self._host.poll() is not None, _PATIENCE)
         eventually(self._child_is_gone, _PATIENCE)
-        eventually(lambda: not self._sends(), _PATIENCE)
+        # A token that has expired is renewed for nobody who runs: such a shipper gives way to sync.
+        if not self.episode.has("expire credential"):
+            eventually(lambda: not self._sends(), _PATIENCE)
         if not self._is_settled():
             self._sync()
 
@@ -228,14 +225,15 @@ class World:
         with (self.folder / "sync.log").open("ab") as said:
             subprocess.run(
                 [sys.executable, "-m", "autolog", "sync"],
-                cwd=self.folder,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
                 timeout=_PATIENCE,
                 check=False,
+                **self._surroundings(said),
             )
+
+    def _surroundings(self, said: IO[bytes]) -> dict[str, Any]:
+        """What a process has to do with its world."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+        return {"cwd": self.folder, "env": self._environ, **streams}
 
     def _sends(self) -> list[Path]:
         """The groups that somebody sends."""
