@@ -6,6 +6,7 @@ import math
 import statistics
 from typing import NamedTuple
 
+from autolog.batching import MLFLOW_SERVER
 from peers.tables import Rows, table
 
 TRAININGS, A_MACHINE = 1000, 8
@@ -73,7 +74,8 @@ def text(rows: Rows) -> str:
         f"Cores are requests x {1e3 * cost.request:.2f} ms + values x {1e6 * cost.value:.0f} µs, "
         f"the database's included. More connections than {largest['max_connections']}, the "
         f"default, need a higher `max_connections` or a pooler. "
-        f"Each machine's shipper has one connection to the server, {TRAININGS // A_MACHINE} in all."
+        f"Each machine's shipper has one connection to the server, {TRAININGS // A_MACHINE} in "
+        f"all, and up to {MLFLOW_SERVER.requests} while it has a backlog."
     )
     lines = [_line(habit, cost, value_bytes, a_worker) for habit in _HABITS]
     return "\n\n".join(
