@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from support import eventually
 
 from peers.contenders import Contender
 from peers.fleet import Fleet, fleet
@@ -17,12 +20,15 @@ from peers.work import METRICS
 if TYPE_CHECKING:
     from figures import Figure
     from matplotlib.axes import Axes
+    from support import MlflowServer
 
 TITLE = "Many processes on one server"
 _LEFT_OUT = "Lightning MLFlowLogger"
 """Makes the calls of MLflow's client, in processes of twice the size."""
 _EVERY = 0.25
 """Seconds between two looks into the store."""
+_STILL, _LONGEST_WORK = 5.0, 120.0
+"""Seconds that a server does nothing, then it has dealt with what was before; and until then."""
 
 
 class Size(NamedTuple):
@@ -35,7 +41,7 @@ class Size(NamedTuple):
     """After which it is said how far they are."""
 
 
-FULL = Size(processes=(1, 8, 64), steps=1920, seconds=40)
+FULL = Size(processes=(1, 8, 64), steps=960, seconds=40)
 QUICK = Size(processes=(1, 2), steps=40, seconds=40)
 
 
@@ -46,6 +52,7 @@ def measure(bench: Bench) -> Rows:
     for processes in size.processes:
         for contender in bench.contenders:
             if contender.sends and contender.name != _LEFT_OUT:
+                eventually(partial(_is_still, bench.server), _LONGEST_WORK)
                 row = _crowd(bench, size, contender, processes)
                 rows.append({"contender": contender.name, "processes": processes, **row})
                 print(
@@ -54,6 +61,17 @@ def measure(bench: Bench) -> Rows:
                     flush=True,
                 )
     return rows
+
+
+def _is_still(server: MlflowServer) -> bool:
+    """Whether no request of processes that are gone is still being answered."""
+
+    def done() -> tuple[int, int]:
+        return server.store.total(), server.request_count("/api/")
+
+    before = done()
+    time.sleep(_STILL)
+    return done() == before
 
 
 def _crowd(bench: Bench, size: Size, contender: Contender, processes: int) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def lossless(rows: Rows) -> set[str]:
 
 def section(rows: Rows) -> str:
     """A line for each contender."""
-    head = "kills / calls that had returned / lost / lost without recovery / kills with a loss"
+    head = "kills / calls that had returned / lost / missing before recovery / kills with a loss"
     lines = [_line(name, kills) for name, kills in grouped(rows, "contender").items()]
     return table(["", *head.split(" / "), "values doubled", "status of the runs"], lines)
 

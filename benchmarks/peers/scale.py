@@ -47,7 +47,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(
-    workers=(1, 2, 4),
+    workers=(2, 4),
     fleets=((1, 1), (1, 8), (1, 64), (8, 8)),
     values=32_000,
     seconds=10,
