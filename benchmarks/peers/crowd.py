@@ -5,10 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from support import eventually
+from figures import server
 
 from peers.contenders import Contender
 from peers.fleet import Fleet, fleet
@@ -27,8 +26,6 @@ _LEFT_OUT = "Lightning MLFlowLogger"
 """Makes the calls of MLflow's client, in processes of twice the size."""
 _EVERY = 0.25
 """Seconds between two looks into the store."""
-_STILL, _LONGEST_WORK = 5.0, 120.0
-"""Seconds that a server does nothing, then it has dealt with what was before; and until then."""
 
 
 class Size(NamedTuple):
@@ -52,8 +49,8 @@ def measure(bench: Bench) -> Rows:
     for processes in size.processes:
         for contender in bench.contenders:
             if contender.sends and contender.name != _LEFT_OUT:
-                eventually(partial(_is_still, bench.server), _LONGEST_WORK)
-                row = _crowd(bench, size, contender, processes)
+                with server() as own:  # a crowd can leave one that answers nobody for minutes
+                    row = _crowd(own, size, contender, processes)
                 rows.append({"contender": contender.name, "processes": processes, **row})
                 print(
                     f"  {processes} of {contender.name}: {row['arrived']:,} of {row['logged']:,} "
@@ -63,22 +60,13 @@ def measure(bench: Bench) -> Rows:
     return rows
 
 
-def _is_still(server: MlflowServer) -> bool:
-    """Whether no request of processes that are gone is still being answered."""
-
-    def done() -> tuple[int, int]:
-        return server.store.total(), server.request_count("/api/")
-
-    before = done()
-    time.sleep(_STILL)
-    return done() == before
-
-
-def _crowd(bench: Bench, size: Size, contender: Contender, processes: int) -> dict[str, Any]:
-    steps, store = size.steps // processes, bench.server.store
-    with fleet(contender, bench.server, 1, processes, steps) as crowd:
+def _crowd(
+    mlflow: MlflowServer, size: Size, contender: Contender, processes: int
+) -> dict[str, Any]:
+    steps, store = size.steps // processes, mlflow.store
+    with fleet(contender, mlflow, 1, processes, steps) as crowd:
         memory = sum(process.memory_full_info().pss for process in crowd.processes())
-        before, requests = store.total(), bench.server.request_count("/api/")
+        before, requests = store.total(), mlflow.request_count("/api/")
         logged = steps * processes * METRICS
         for training in crowd.all:
             training.linger(False)
@@ -99,7 +87,7 @@ def _crowd(bench: Bench, size: Size, contender: Contender, processes: int) -> di
             "logged": logged,
             "arrived": arrived,
             "seconds": seconds,
-            "requests": bench.server.request_count("/api/") - requests,
+            "requests": mlflow.request_count("/api/") - requests,
             "call": statistics.median(calls),
             "p99": calls[int(len(calls) * 0.99)],
             "memory": memory / 1e6,
