@@ -98,6 +98,6 @@ def plot(rows: Rows, axes: Axes) -> None:
     """Values a second, by how many there are."""
     axes.plot([row["values"] for row in rows], [row["rate"] for row in rows], marker="o")
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(row["rate"] for row in rows))
     axes.set_xlabel("values of the run")
     axes.set_ylabel("values a second that can be read, since the point before")

@@ -274,6 +274,7 @@ def plot(rows: Rows, axes: Axes) -> None:
         label = f"{backend}, {trainings} trainings on {machines} machine{'s' * (machines > 1)}"
         style = "-" if backend == "PostgreSQL" else "--"
         axes.plot([row["workers"] for row in own], rates, style, marker="o", label=label)
+    axes.set_xticks(sorted({row["workers"] for row in bursts}))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("workers of the server")
     axes.set_ylabel("values a second that can be read")
