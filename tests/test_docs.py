@@ -94,7 +94,7 @@ def _prose(page: Path) -> Iterator[str]:
     text = re.sub(r"<!--.*?-->", "", _BLOCK.sub("", page.read_text()), flags=re.DOTALL)
     for line in text.splitlines():
         words = re.sub(r"`[^`]+`", "code", re.sub(r"\]\([^)]*\)", "]", line)).strip()
-        if words and words[0] not in "#|":
+        if words and words[0] not in "#|!":  # nor is a picture
             yield words
 
 
