@@ -64,16 +64,16 @@ def text(rows: Rows) -> str:
     )
     measured = (
         f"From requests of two sizes: a request keeps server and database busy for "
-        f"{1e3 * cost.request:.2f} ms, and each value in it for {1e6 * cost.value:.0f} µs more. "
+        f"{1e3 * cost.request:.2f} ms, and each value in it for {1e6 * cost.value:.0f} µs more.\n"
         f"{largest['values']:,} values took {largest['bytes'] / 1e6:.1f} MB with their indexes, "
-        f"{value_bytes:.0f} bytes each. A worker of the server held "
+        f"{value_bytes:.0f} bytes each.\nA worker of the server held "
         f"{a_worker['connections']:.1f} connections to the database and took "
         f"{a_worker['memory']:.0f} MB."
     )
     bounds = (
         f"Cores are requests x {1e3 * cost.request:.2f} ms + values x {1e6 * cost.value:.0f} µs, "
-        f"the database's included. More connections than {largest['max_connections']}, the "
-        f"default, need a higher `max_connections` or a pooler. "
+        f"the database's included.\nMore connections than {largest['max_connections']}, the "
+        f"default, need a higher `max_connections` or a pooler.\n"
         f"Each machine's shipper has one connection to the server, {TRAININGS // A_MACHINE} in "
         f"all, and up to {MLFLOW_SERVER.requests} while it has a backlog."
     )
@@ -136,7 +136,7 @@ def _check(rows: Rows, cost: _Cost) -> str:
         f"To check it: {row['trainings']} trainings with a step a second on {row['machines']} "
         f"machine{'s' * (row['machines'] > 1)} made {row['requests'] / row['seconds']:.1f} "
         f"requests a second, which come to {expected:.2f} cores by this arithmetic; "
-        f"{measured:.2f} were measured. Their shippers kept "
+        f"{measured:.2f} were measured.\nTheir shippers kept "
         f"{row['shippers'] / row['seconds']:.2f} cores busy, and all could be read "
         f"{row['late']:.1f} s after the last step."
     )
