@@ -18,9 +18,13 @@ from autolog.records import Artifact, Metrics, Record, RunStart
 
 
 def keys(folder: Path) -> set[str]:
-    """The keys of a journal's runs that are set aside."""
+    """The keys of a journal's runs of which something is set aside.
+
+    A folder without a segment is what a full disk has left of the attempt.
+    """
     try:
-        return {entry.name for entry in (folder / layout.HELD).iterdir()}
+        places = list((folder / layout.HELD).iterdir())
+        return {place.name for place in places if Reader(place).segments()}
     except OSError:
         return set()
 
@@ -34,7 +38,9 @@ def set_aside(folder: Path, start: RunStart, content: Sequence[Record]) -> None:
     place = folder / layout.HELD / start.key
     (place / layout.FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
     files.replace(place / layout.META, files.read(folder / layout.META))
-    number = 1 + max(Reader(place).segments(), default=-1)
+    # The segments before the cursor are gone once they are sent.
+    following, _ = layout.split(progress.load(place).cursor)
+    number = max(following, 1 + max(Reader(place).segments(), default=-1))
     frames = b"".join(_frames(start, content))
     segment = layout.MAGIC + frames + layout.seal(number + 1)
     files.replace(place / layout.segment_name(number), segment)

@@ -240,6 +240,26 @@ def test_a_run_set_aside_is_a_journal_that_grows(folder: Path) -> None:
     assert list(journals(folder)) == [folder, place]
 
 
+def test_a_run_set_aside_grows_behind_what_is_sent(folder: Path) -> None:
+    """What is sent is deleted; what is added after that is read all the same."""
+    place = folder / layout.HELD / KEY
+    held.set_aside(folder, run_start(), [Metrics(1, ("loss",), (1.0,), 1, 1)])
+    assert values_of(read_all(feed_of(place))) == [1]
+    for segment in place.glob("*.seg"):
+        segment.unlink()  # as where the owner is known to be dead
+    held.set_aside(folder, run_start(), [Metrics(1, ("loss",), (2.0,), 2, 2)])
+    assert values_of(read_all(feed_of(place))) == [2]
+
+
+def test_what_a_full_disk_left_of_setting_aside_is_no_run(folder: Path) -> None:
+    """A folder without a segment makes no run one that was refused."""
+    place = folder / layout.HELD / KEY
+    (place / layout.FILES).mkdir(parents=True)
+    assert held.keys(folder) == set()
+    held.set_aside(folder, run_start(), [Metrics(1, ("loss",), (1.0,), 1, 1)])
+    assert held.keys(folder) == {KEY}
+
+
 def test_journals_are_looked_for_in_no_link_and_not_without_end(tmp_path: Path) -> None:
     """Neither a link nor folders within folders lead the search astray."""
     root = tmp_path / "root"

@@ -89,7 +89,10 @@ class Source:
             self.feed.sync()
 
     def discard_when_done(self) -> None:
-        """Let go of the content of a journal that nobody needs any more."""
-        if self.is_drained and self.life is Life.DEAD:
+        """Let go of the content of a journal that nobody needs any more.
+
+        To that of a run set aside the journal beside it may still add.
+        """
+        if self.is_drained and self.life is Life.DEAD and not self.feed.is_held:
             self.feed.discard_content()
             self.is_discarded = True

@@ -179,6 +179,8 @@ class _Judge:
         allowed = {left} if ending is None else {str(ending.call.content["status"])}
         if ending is not None and ending.fate is not Fate.KEPT:
             allowed.add(left)
+        if opening.fate is Fate.AT_RISK:
+            allowed.add("RUNNING")  # opened by a child, while who is to end it cannot be read
         status = self._runs[name].status
         if status not in allowed:
             self._complain(f"{name} is {status}, not {' or '.join(sorted(allowed))}")
